@@ -1,0 +1,65 @@
+"""Measures and figures for spiking image generators: reconstruction, codebook use, Frechet distance, reports."""
+
+from importlib.metadata import version
+
+from .codebook import CodeUsage, code_usage
+from .comparison import Fidelity, as_saved, evaluate_fidelity, fd_fashion, noise_floor
+from .features import FashionFeatures
+from .fidelity import PrecisionRecall, frechet_distance, nearest, precision_recall
+from .figures import Curve, class_grid, code_usage_plot, image_grid, loss_curves, reconstruction_grid
+from .interface import INTERFACE_VERSION, FeatureExtractor
+from .reconstruction import Reconstruction, evaluate_reconstruction, psnr, ssim
+from .report import Headline, Picture, Report, ReportFiles, Section, write_report
+from .samples import (
+    ClassAgreement,
+    Memorisation,
+    SampleEvaluation,
+    class_agreement,
+    evaluate_samples,
+    memorisation,
+)
+from .summary import nearest_section, sample_headlines
+
+__version__ = version("tcvq-eval")
+
+__all__ = [
+    "INTERFACE_VERSION",
+    "ClassAgreement",
+    "CodeUsage",
+    "Curve",
+    "FashionFeatures",
+    "FeatureExtractor",
+    "Fidelity",
+    "Headline",
+    "Memorisation",
+    "Picture",
+    "PrecisionRecall",
+    "Reconstruction",
+    "Report",
+    "ReportFiles",
+    "SampleEvaluation",
+    "Section",
+    "__version__",
+    "as_saved",
+    "class_agreement",
+    "class_grid",
+    "code_usage",
+    "code_usage_plot",
+    "evaluate_fidelity",
+    "evaluate_reconstruction",
+    "evaluate_samples",
+    "fd_fashion",
+    "frechet_distance",
+    "image_grid",
+    "loss_curves",
+    "memorisation",
+    "nearest",
+    "nearest_section",
+    "noise_floor",
+    "precision_recall",
+    "psnr",
+    "reconstruction_grid",
+    "sample_headlines",
+    "ssim",
+    "write_report",
+]

@@ -1,0 +1,6 @@
+"""Pictures as bytes. The only place that imports matplotlib, and only while it draws."""
+
+from .curves import Curve, code_usage_plot, loss_curves
+from .grids import class_grid, image_grid, reconstruction_grid
+
+__all__ = ["Curve", "class_grid", "code_usage_plot", "image_grid", "loss_curves", "reconstruction_grid"]
