@@ -1,0 +1,43 @@
+"""Spiking VQ-VAE with a temporal codebook: images and event frames to grids of code indices and back."""
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from tcvq_vqvae.checkpoint import LoadedVQVAE, load_vqvae, save_vqvae
+from tcvq_vqvae.config import LossConfig, Stage1Config, VQVAEConfig
+from tcvq_vqvae.discriminator import PatchDiscriminator
+from tcvq_vqvae.interface import INTERFACE_VERSION, ImageTokenizer, VQVAEOutput
+from tcvq_vqvae.losses import adaptive_weight, generator_loss, hinge_discriminator_loss
+from tcvq_vqvae.model import SpikingVQVAE
+
+if TYPE_CHECKING:
+    from tcvq_vqvae.lit import LitVQVAE
+
+__version__ = version("tcvq-vqvae")
+
+__all__ = [
+    "INTERFACE_VERSION",
+    "ImageTokenizer",
+    "LitVQVAE",
+    "LoadedVQVAE",
+    "LossConfig",
+    "PatchDiscriminator",
+    "SpikingVQVAE",
+    "Stage1Config",
+    "VQVAEConfig",
+    "VQVAEOutput",
+    "adaptive_weight",
+    "generator_loss",
+    "hinge_discriminator_loss",
+    "load_vqvae",
+    "save_vqvae",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import Lightning only when the training module is asked for."""
+    if name == "LitVQVAE":
+        from tcvq_vqvae.lit import LitVQVAE
+
+        return LitVQVAE
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

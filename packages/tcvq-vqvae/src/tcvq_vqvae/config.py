@@ -1,0 +1,163 @@
+"""Every size and option of stage 1, checked when it is built; the defaults are the paper's."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VQVAEConfig:
+    """Architecture of the spiking VQ-VAE.
+
+    Attributes:
+        image_size: Height and width of the input; a multiple of ``space_to_depth * 2**(levels - 1)``.
+        in_channels: Channels of the input: 1 grey, 3 colour, 2 event polarities.
+        n_steps: SNN steps T; also the length of a codebook trajectory.
+        width: Channels of the first level.
+        channel_mult: Channels of each level as multiples of ``width``; one level per entry.
+        n_res_blocks: Residual blocks per encoder level (the decoder has one more).
+        attn_resolutions: Sides of the feature map at which attention follows each residual block.
+        z_channels: Channels of the encoder's output, before the 1x1 convolution to ``embed_dim``.
+        n_embed: Number of codebook entries K.
+        embed_dim: Width D of one entry at one step.
+        beta: Weight of the commitment term.
+        legacy_beta: Put ``beta`` on the codebook term instead, as the released code does.
+        codebook_init: Where the first entries come from.
+        space_to_depth: Fold this many pixels per side into channels before the first convolution, and back after
+            the last; 1 is the paper's network.
+        upsample: ``transpose`` as the paper's tables, ``nearest`` as the released checkpoints.
+        shortcut: Kernel of the convolution that matches channels around a residual block.
+        out_nonlinearity: ``gate`` x·LIF(x) before the last convolution, or ``spike`` as the tables say literally.
+        time_embedding: Add a learned embedding of the step inside residual blocks.
+        dropout: Dropout inside residual blocks.
+        encoding: ``direct`` repeats a still image, ``event`` takes ``(T, B, C, H, W)`` frames.
+        decoding: How the T output frames become the result.
+    """
+
+    image_size: int = 32
+    in_channels: int = 1
+    n_steps: int = 4
+    width: int = 128
+    channel_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
+    n_res_blocks: int = 2
+    attn_resolutions: tuple[int, ...] = (2,)
+    z_channels: int = 256
+    n_embed: int = 1024
+    embed_dim: int = 256
+    beta: float = 0.25  # van den Oord et al. 2017, eq. 3
+    legacy_beta: bool = False
+    codebook_init: Literal["uniform", "data", "kmeans"] = "kmeans"
+    space_to_depth: int = 1
+    upsample: Literal["transpose", "nearest"] = "transpose"
+    shortcut: Literal["1x1", "3x3"] = "1x1"
+    out_nonlinearity: Literal["gate", "spike"] = "gate"
+    time_embedding: bool = False
+    dropout: float = 0.0
+    encoding: Literal["direct", "event"] = "direct"
+    decoding: Literal["mean", "sum_sigmoid", "mean_sigmoid", "last", "event"] = "mean"
+
+    def __post_init__(self) -> None:
+        """Reject sizes that no network can be built from, naming the field."""
+        for name in (
+            "image_size",
+            "in_channels",
+            "n_steps",
+            "width",
+            "n_res_blocks",
+            "z_channels",
+            "n_embed",
+            "embed_dim",
+            "space_to_depth",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"vqvae.{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.channel_mult or min(self.channel_mult) < 1:
+            raise ValueError(f"vqvae.channel_mult is {self.channel_mult}; it needs at least one entry, each >= 1")
+        if self.image_size % self.total_stride:
+            raise ValueError(
+                f"vqvae.image_size is {self.image_size}; {len(self.channel_mult)} levels with space_to_depth "
+                f"{self.space_to_depth} need a multiple of {self.total_stride}"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"vqvae.dropout is {self.dropout}; it must lie in [0, 1)")
+        if (self.encoding == "event") != (self.decoding == "event"):
+            raise ValueError(
+                f"vqvae.encoding is {self.encoding!r} and decoding {self.decoding!r}; event goes with event"
+            )
+
+    @property
+    def total_stride(self) -> int:
+        """Pixels per grid cell, per side."""
+        return self.space_to_depth * 2 ** (len(self.channel_mult) - 1)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the grid of indices."""
+        side = self.image_size // self.total_stride
+        return side, side
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """Weights and schedule of the stage-1 objective (arXiv 2405.14474, released code).
+
+    Attributes:
+        codebook_weight: Weight of the codebook's loss.
+        disc_weight: Factor on the adaptive weight of the adversarial term; 0 builds no discriminator.
+        disc_start: Batch at which the adversarial terms begin, counted from 0.
+        disc_width: Channels of the discriminator's first layer.
+        disc_layers: Hidden layers of the PatchGAN discriminator.
+    """
+
+    codebook_weight: float = 1.0
+    disc_weight: float = 0.8
+    disc_start: int = 15001  # "30001 optimizer steps" of the released code, two per batch
+    disc_width: int = 64
+    disc_layers: int = 3
+
+    def __post_init__(self) -> None:
+        """Reject weights and schedules that mean nothing."""
+        for name in ("codebook_weight", "disc_weight", "disc_start"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"loss.{name} is {getattr(self, name)}; it must not be negative")
+        for name in ("disc_width", "disc_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"loss.{name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage1Config:
+    """How stage 1 is trained.
+
+    Attributes:
+        max_steps: Batches to train for.
+        batch_size: Images per batch.
+        learning_rate: Peak learning rate of both optimizers.
+        betas: Adam's moment decays.
+        schedule: ``constant``, or ``cosine`` to zero over ``max_steps``.
+        warmup_steps: Batches of linear learning-rate warm-up.
+        unquantized_steps: Batches at the start that bypass the codebook, so that its entries can be initialised from
+            latents that already mean something.
+        revive_every: Batches between revivals of dead codes; 0 never revives.
+        grad_clip: Largest gradient norm; 0 does not clip.
+    """
+
+    max_steps: int = 100_000
+    batch_size: int = 128
+    learning_rate: float = 5.76e-4  # base 4.5e-6 x batch 128
+    betas: tuple[float, float] = (0.5, 0.9)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = 0
+    unquantized_steps: int = 0
+    revive_every: int = 100
+    grad_clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Reject schedules that cannot run."""
+        for name in ("max_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"stage1.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("warmup_steps", "unquantized_steps", "revive_every", "grad_clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"stage1.{name} is {getattr(self, name)}; it must not be negative")
+        if not self.learning_rate > 0:
+            raise ValueError(f"stage1.learning_rate is {self.learning_rate}; it must be positive")

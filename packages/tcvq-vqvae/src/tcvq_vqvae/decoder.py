@@ -1,0 +1,54 @@
+"""The spiking decoder: features ``(T, B, z_channels, h, w)`` to frames ``(T, B, C, H, W)``."""
+
+from functools import partial
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tcvq_neurons import LIF, LIFGate, merge_time
+from tcvq_vqvae.blocks import Level, Middle, ResBlock, Upsample, group_norm
+from tcvq_vqvae.config import VQVAEConfig
+
+
+class Decoder(nn.Module):
+    """Convolutional spiking decoder of the paper's table "Decoder Architecture"; levels run from the grid upwards.
+
+    Args:
+        config: Sizes and options; ``space_to_depth`` unfolds channels into pixels after the last convolution.
+    """
+
+    def __init__(self, config: VQVAEConfig) -> None:
+        super().__init__()
+        block = partial(
+            ResBlock,
+            n_steps=config.n_steps,
+            shortcut=config.shortcut,
+            time_embedding=config.time_embedding,
+            dropout=config.dropout,
+        )
+        widths = [config.width * m for m in (*config.channel_mult, config.channel_mult[-1])]
+        side = config.image_size // config.space_to_depth
+        self.conv_in = nn.Conv2d(config.z_channels, widths[-1], 3, padding=1)
+        self.mid = Middle(widths[-1], block)
+        self.levels = nn.ModuleList()
+        for i in reversed(range(len(config.channel_mult))):
+            self.levels.append(
+                Level(
+                    [widths[i + 1]] + [widths[i]] * (config.n_res_blocks + 1),
+                    block,
+                    attention=side // 2**i in config.attn_resolutions,
+                    resample=Upsample(widths[i], config.upsample) if i else nn.Identity(),
+                )
+            )
+        self.norm_out = group_norm(widths[0])
+        self.neuron_out = LIFGate() if config.out_nonlinearity == "gate" else LIF()
+        self.conv_out = nn.Conv2d(widths[0], config.in_channels * config.space_to_depth**2, 3, padding=1)
+        self.unfold = nn.PixelShuffle(config.space_to_depth)
+
+    def forward(self, z_seq: Float[Tensor, "T B Z h w"]) -> Float[Tensor, "T B C H W"]:
+        """Decode a sequence of features; values are not squashed."""
+        h = self.mid(merge_time(self.conv_in, z_seq))
+        for level in self.levels:
+            h = level(h)
+        h = self.neuron_out(merge_time(self.norm_out, h))
+        return merge_time(lambda x: self.unfold(self.conv_out(x)), h)

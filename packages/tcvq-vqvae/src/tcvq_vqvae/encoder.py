@@ -1,0 +1,55 @@
+"""The spiking encoder: frames ``(T, B, C, H, W)`` to features ``(T, B, z_channels, h, w)``."""
+
+from functools import partial
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tcvq_neurons import LIF, LIFGate, merge_time
+from tcvq_vqvae.blocks import Downsample, Level, Middle, ResBlock, group_norm
+from tcvq_vqvae.config import VQVAEConfig
+
+
+class Encoder(nn.Module):
+    """Convolutional spiking encoder of the paper's table "Encoder Architecture".
+
+    Args:
+        config: Sizes and options; ``space_to_depth`` folds pixels into channels before the first convolution.
+    """
+
+    def __init__(self, config: VQVAEConfig) -> None:
+        super().__init__()
+        block = partial(
+            ResBlock,
+            n_steps=config.n_steps,
+            shortcut=config.shortcut,
+            time_embedding=config.time_embedding,
+            dropout=config.dropout,
+        )
+        widths = [config.width * m for m in (1, *config.channel_mult)]
+        side = config.image_size // config.space_to_depth
+        self.fold = nn.PixelUnshuffle(config.space_to_depth)
+        self.conv_in = nn.Conv2d(config.in_channels * config.space_to_depth**2, config.width, 3, padding=1)
+        self.levels = nn.ModuleList()
+        for i, width in enumerate(widths[1:]):
+            last = i == len(config.channel_mult) - 1
+            self.levels.append(
+                Level(
+                    [widths[i]] + [width] * config.n_res_blocks,
+                    block,
+                    attention=side // 2**i in config.attn_resolutions,
+                    resample=nn.Identity() if last else Downsample(width),
+                )
+            )
+        self.mid = Middle(widths[-1], block)
+        self.norm_out = group_norm(widths[-1])
+        self.neuron_out = LIFGate() if config.out_nonlinearity == "gate" else LIF()
+        self.conv_out = nn.Conv2d(widths[-1], config.z_channels, 3, padding=1)
+
+    def forward(self, x_seq: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B Z h w"]:
+        """Encode a sequence of frames; a time-constant sequence is computed once up to the first neuron."""
+        h = merge_time(lambda x: self.conv_in(self.fold(x)), x_seq)
+        for level in self.levels:
+            h = level(h)
+        h = self.neuron_out(merge_time(self.norm_out, self.mid(h)))
+        return merge_time(self.conv_out, h)

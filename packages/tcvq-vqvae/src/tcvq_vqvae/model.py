@@ -1,0 +1,70 @@
+"""The spiking VQ-VAE: encoder, temporal codebook and decoder wired together."""
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tcvq_codebook import Quantized, TemporalCodebook
+from tcvq_neurons import SpikeDecoder, SpikeEncoder, merge_time
+from tcvq_vqvae.config import VQVAEConfig
+from tcvq_vqvae.decoder import Decoder
+from tcvq_vqvae.encoder import Encoder
+from tcvq_vqvae.interface import VQVAEOutput
+
+
+class SpikingVQVAE(nn.Module):
+    """Image or event frames -> spiking encoder -> temporal codebook -> spiking decoder -> image or frames.
+
+    Still images are ``(B, C, H, W)``; event frames are ``(T, B, C, H, W)``. Pixel values lie in [-1, 1]. The network
+    starts from rest at every call: nothing is remembered between batches.
+
+    Args:
+        config: Sizes and options.
+    """
+
+    def __init__(self, config: VQVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.spike_encoder = SpikeEncoder(config.encoding, n_steps=config.n_steps)
+        self.encoder = Encoder(config)
+        self.quant_conv = nn.Conv2d(config.z_channels, config.embed_dim, 1)
+        self.codebook = TemporalCodebook(
+            config.n_embed,
+            config.embed_dim,
+            config.n_steps,
+            beta=config.beta,
+            legacy_beta=config.legacy_beta,
+            init=config.codebook_init,
+        )
+        self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)
+        self.decoder = Decoder(config)
+        self.spike_decoder = SpikeDecoder(config.decoding)
+
+    def latents(self, x: Float[Tensor, "*batch C H W"]) -> Float[Tensor, "T B D h w"]:
+        """Return the analog latents that the codebook quantizes.
+
+        Raises:
+            ValueError: If the image has another size or number of channels than the network was built for.
+        """
+        expected = (self.config.in_channels, self.config.image_size, self.config.image_size)
+        if x.shape[-3:] != expected:
+            raise ValueError(
+                f"images are {tuple(x.shape[-3:])} (channels, height, width); this VQ-VAE takes {expected}"
+            )
+        return merge_time(self.quant_conv, self.encoder(self.spike_encoder(x)))
+
+    def encode(self, x: Float[Tensor, "*batch C H W"]) -> Quantized:
+        """Encode and quantize; ``.indices`` is the grid of codes ``(B, h, w)``."""
+        return self.codebook(self.latents(x))
+
+    def decode(self, z_q: Float[Tensor, "T B D h w"]) -> Float[Tensor, "*batch C H W"]:
+        """Decode latents, quantized or not; the result is not clamped."""
+        return self.spike_decoder(self.decoder(merge_time(self.post_quant_conv, z_q)))
+
+    def decode_indices(self, indices: Int[Tensor, "B h w"]) -> Float[Tensor, "*batch C H W"]:
+        """Decode a grid of codes; equal to the reconstruction of the image that gave them."""
+        return self.decode(self.codebook.lookup(indices))
+
+    def forward(self, x: Float[Tensor, "*batch C H W"]) -> VQVAEOutput:
+        """Reconstruct."""
+        quantized = self.encode(x)
+        return VQVAEOutput(x_hat=self.decode(quantized.z_q), quantized=quantized)

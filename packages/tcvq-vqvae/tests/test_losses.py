@@ -1,0 +1,61 @@
+"""The terms of the objective against numbers worked out by hand."""
+
+import pytest
+import torch
+
+from tcvq_vqvae import PatchDiscriminator, adaptive_weight, generator_loss, hinge_discriminator_loss
+
+
+def test_hinge_loss_counts_only_scores_inside_the_margin():
+    real, fake = torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-3.0, 0.0, 1.0])
+    assert hinge_discriminator_loss(real, fake) == pytest.approx(0.5 * ((0 + 0.5 + 2) / 3 + (0 + 1 + 2) / 3))
+
+
+def test_generator_loss_is_the_negated_mean_score():
+    assert generator_loss(torch.tensor([1.0, 3.0])) == -2.0
+
+
+def test_adaptive_weight_is_the_ratio_of_gradient_norms():
+    w = torch.tensor([1.0, 1.0], requires_grad=True)
+    weight = adaptive_weight((w * torch.tensor([3.0, 4.0])).sum(), (w * torch.tensor([0.0, 2.0])).sum(), w)
+    assert weight.item() == pytest.approx(5.0 / (2.0 + 1e-4))
+    assert not weight.requires_grad
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(0.0, 1e4), (float("inf"), 0.0)])
+def test_adaptive_weight_is_clamped_where_the_generator_gradient_vanishes_or_explodes(scale, expected):
+    w = torch.ones(2, requires_grad=True)
+    assert adaptive_weight(5 * w.sum(), (w * scale).sum(), w).item() == expected
+
+
+def test_adaptive_weight_of_a_gradient_that_is_not_a_number_is_not_a_number():
+    w = torch.ones(2, requires_grad=True)
+    assert adaptive_weight(w.sum(), (w * torch.nan).sum(), w).isnan()
+
+
+def test_error_inside_the_adaptive_weight_is_passed_on_unchanged(monkeypatch):
+    error = RuntimeError("out of memory")
+
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(torch.autograd, "grad", fail)
+    w = torch.ones(1, requires_grad=True)
+    with pytest.raises(RuntimeError) as caught:
+        adaptive_weight(w.sum(), w.sum(), w)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize(("side", "patches"), [(28, 1), (32, 2), (64, 6)])
+def test_three_layer_discriminator_scores_overlapping_patches(side, patches):
+    discriminator = PatchDiscriminator(1, width=4)
+    assert discriminator(torch.randn(2, 1, side, side)).shape == (2, 1, patches, patches)
+
+
+def test_discriminator_starts_with_the_weights_of_dcgan():
+    discriminator = PatchDiscriminator(3)
+    convolution, norm = discriminator.layers[5], discriminator.layers[3]
+    assert convolution.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert convolution.bias is None
+    assert norm.weight.mean().item() == pytest.approx(1.0, abs=0.02)
+    assert norm.bias.abs().max() == 0
