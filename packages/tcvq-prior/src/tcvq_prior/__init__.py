@@ -1,0 +1,40 @@
+"""Spiking autoregressive prior over grids of code indices, with exact constant-memory sampling."""
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from tcvq_prior.attention import attend
+from tcvq_prior.checkpoint import LoadedPrior, load_prior, save_prior
+from tcvq_prior.config import PriorConfig, Stage2Config
+from tcvq_prior.interface import INTERFACE_VERSION, CodePrior
+from tcvq_prior.sampling import filter_logits, sample_grids
+from tcvq_prior.transformer import SpikingPrior
+
+if TYPE_CHECKING:
+    from tcvq_prior.lit import LitPrior
+
+__version__ = version("tcvq-prior")
+
+__all__ = [
+    "INTERFACE_VERSION",
+    "CodePrior",
+    "LitPrior",
+    "LoadedPrior",
+    "PriorConfig",
+    "SpikingPrior",
+    "Stage2Config",
+    "attend",
+    "filter_logits",
+    "load_prior",
+    "sample_grids",
+    "save_prior",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import Lightning only when the training module is asked for."""
+    if name == "LitPrior":
+        from tcvq_prior.lit import LitPrior
+
+        return LitPrior
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,106 @@
+"""Every size and option of stage 2, checked when it is built; the defaults are the paper's."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PriorConfig:
+    """Architecture of the spiking autoregressive prior.
+
+    Attributes:
+        n_embed: Number of code ids K; the head has exactly K outputs.
+        grid: Height and width of the grid of indices.
+        n_classes: Number of classes; 0 is an unconditional prior.
+        n_layer: Transformer blocks.
+        n_head: Attention heads.
+        width: Channels C; a multiple of ``n_head``.
+        n_steps: SNN steps, independent of the codec's.
+        dropout: Dropout after attention and MLP.
+        neighbourhood: Radius r of the causal stem: the embeddings of the known codes within r rows and columns of a
+            site are added to its input; 0 is the plain GPT of the paper, which sees the previous code only.
+        class_everywhere: Add the class embedding at every position, not only at the first.
+        code_features: Width F of a fixed description of each code (its codebook entry), from which input embeddings
+            and output weights are predicted in addition to their learned tables; 0 learns the tables alone.
+        init_gain: Gain c of the weights that feed a neuron, drawn with deviation c/√fan_in; 0.64 is the paper's 0.02
+            at width 1024, and keeps narrow networks firing.
+    """
+
+    n_embed: int = 1024
+    grid: tuple[int, int] = (2, 2)
+    n_classes: int = 0
+    n_layer: int = 24
+    n_head: int = 16
+    width: int = 1024
+    n_steps: int = 2
+    dropout: float = 0.0
+    neighbourhood: int = 0
+    class_everywhere: bool = False
+    code_features: int = 0
+    init_gain: float = 0.64
+
+    def __post_init__(self) -> None:
+        """Reject sizes that no network can be built from, naming the field."""
+        for name in ("n_embed", "n_layer", "n_head", "width", "n_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"prior.{name} is {getattr(self, name)}; it must be at least 1")
+        if min(self.grid) < 1:
+            raise ValueError(f"prior.grid is {self.grid}; both sides must be at least 1")
+        if self.n_classes < 0:
+            raise ValueError(f"prior.n_classes is {self.n_classes}; it must not be negative")
+        if self.width % self.n_head:
+            raise ValueError(f"prior.width is {self.width}; it must be a multiple of n_head {self.n_head}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"prior.dropout is {self.dropout}; it must lie in [0, 1)")
+        for name in ("neighbourhood", "code_features"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"prior.{name} is {getattr(self, name)}; it must not be negative")
+        if not self.init_gain > 0:
+            raise ValueError(f"prior.init_gain is {self.init_gain}; it must be positive")
+
+    @property
+    def n_tokens(self) -> int:
+        """Length of a sequence: one token per cell of the grid."""
+        return self.grid[0] * self.grid[1]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage2Config:
+    """How stage 2 is trained.
+
+    Attributes:
+        max_steps: Batches to train for.
+        batch_size: Grids per batch.
+        optimizer: ``adamw`` for all weights, as in the paper; ``muon`` (Jordan et al. 2024) for the matrices of the
+            blocks and AdamW for the rest, which learns more per step.
+        learning_rate: Peak learning rate of AdamW.
+        muon_learning_rate: Peak learning rate of Muon.
+        betas: AdamW's moment decays.
+        weight_decay: Decay of Linear weights only.
+        schedule: ``constant``, or ``cosine`` to zero over ``max_steps``.
+        warmup_steps: Batches of linear learning-rate warm-up.
+        grad_clip: Largest gradient norm; 0 does not clip.
+    """
+
+    max_steps: int = 100_000
+    batch_size: int = 64
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = 6.4e-5  # base 1e-6 x batch 64
+    muon_learning_rate: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.01
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = 0
+    grad_clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Reject schedules that cannot run."""
+        for name in ("max_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"stage2.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("weight_decay", "warmup_steps", "grad_clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"stage2.{name} is {getattr(self, name)}; it must not be negative")
+        for name in ("learning_rate", "muon_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"stage2.{name} is {getattr(self, name)}; it must be positive")

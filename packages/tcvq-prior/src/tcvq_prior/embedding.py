@@ -1,0 +1,98 @@
+"""From known codes and a class to the input of every position of the grid."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tcvq_prior.config import PriorConfig
+
+
+class CodeTable(nn.Module):
+    """One vector per code: a learned table, plus a linear map of fixed code features where they are given.
+
+    Args:
+        config: Sizes; with ``code_features`` F > 0 a buffer ``features (K, F)`` is kept in the state dict.
+    """
+
+    def __init__(self, config: PriorConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(config.n_embed, config.width) * 0.02)
+        self.from_features = nn.Linear(config.code_features, config.width, bias=False) if config.code_features else None
+
+    def forward(self, features: Float[Tensor, "K F"]) -> Float[Tensor, "K C"]:
+        """Return the table."""
+        return self.weight if self.from_features is None else self.weight + self.from_features(features)
+
+
+class CodeEmbedding(nn.Module):
+    """Input of position i: previous code (or class, or start), position, and optionally class and neighbours.
+
+    Args:
+        config: Sizes and options.
+    """
+
+    neighbours: Tensor
+
+    def __init__(self, config: PriorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.start = nn.Embedding(max(config.n_classes, 1), config.width)
+        self.position = nn.Parameter(torch.zeros(config.n_tokens, config.width))
+        self.register_buffer("neighbours", causal_neighbours(config.grid, config.neighbourhood), persistent=False)
+        m = self.neighbours.shape[1]
+        self.stem = nn.Linear(m * config.width, config.width, bias=False) if m else None
+
+    def forward(
+        self,
+        table: Float[Tensor, "K C"],
+        tokens: Int[Tensor, "B L"],
+        labels: Int[Tensor, " B"],
+        positions: slice,
+    ) -> Float[Tensor, "B P C"]:
+        """Return the inputs of the given positions; position i uses tokens before i only.
+
+        Args:
+            table: One vector per code.
+            tokens: The known codes, raster order.
+            labels: Class of each row; zeros without classes.
+            positions: Which positions to compute.
+        """
+        first, last = positions.start, positions.stop
+        start = self.start(labels)[:, None]  # (B, 1, C)
+        previous = F.embedding(tokens[:, max(first - 1, 0) : last - 1], table)
+        x = torch.cat([start.to(previous.dtype), previous], dim=1) if first == 0 else previous
+        x = x + self.position[first:last]
+        if self.config.class_everywhere:
+            x = x + start
+        if self.stem is not None:
+            x = x + self.stem(self._gather(table, tokens, positions))
+        return x
+
+    def _gather(self, table: Tensor, tokens: Tensor, positions: slice) -> Float[Tensor, "B P MC"]:
+        """Embeddings of the neighbours of each position, zeros outside of the grid."""
+        outside = table.shape[0]
+        tokens = F.pad(tokens, (0, self.config.n_tokens + 1 - tokens.shape[1]), value=outside)  # last one: outside
+        ids = tokens[:, self.neighbours[positions]]  # (B, P, M)
+        return F.embedding(ids, F.pad(table, (0, 0, 0, 1))).flatten(2)
+
+
+def causal_neighbours(grid: tuple[int, int], radius: int) -> Int[Tensor, "L M"]:
+    """Raster indices of the earlier sites within ``radius`` rows and columns of each site.
+
+    Returns:
+        For each site its M = 2r(r + 1) neighbours, nearest rows last; ``H·W`` stands for outside of the grid.
+    """
+    height, width = grid
+    offsets = [(dy, dx) for dy in range(-radius, 1) for dx in range(-radius, radius + 1) if (dy, dx) < (0, 0)]
+    rows = []
+    for y in range(height):
+        for x in range(width):
+            inside = [y + dy >= 0 and 0 <= x + dx < width for dy, dx in offsets]
+            rows.append(
+                [
+                    (y + dy) * width + x + dx if ok else height * width
+                    for (dy, dx), ok in zip(offsets, inside, strict=True)
+                ]
+            )
+    return torch.tensor(rows, dtype=torch.long).reshape(height * width, len(offsets))

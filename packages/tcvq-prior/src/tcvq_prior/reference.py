@@ -1,0 +1,131 @@
+"""Import of checkpoints of the paper's released prior: its parameter names and shapes become a `SpikingPrior`.
+
+Names: class SnnGPT of GitHub Brain-Cog-Lab/tts_vqvae, the code of arXiv 2405.14474. Read such a checkpoint with
+``torch.load(path, weights_only=True)["state_dict"]``, which runs no code from the file.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from tcvq_prior.config import PriorConfig
+from tcvq_prior.transformer import SpikingPrior
+
+_LAYERS = {
+    "ln1": ("ln1",),
+    "qkv": ("attn.query.0", "attn.key.0", "attn.value.0"),
+    "proj": ("attn.proj",),
+    "ln2": ("ln2",),
+    "fc": ("mlp.0",),
+    "out": ("mlp.2",),
+}
+_CONSTANTS = {".threshold": 0.5, ".act_fun.alpha": 2.0}  # the neuron of the paper, stored once or twice per LIF
+
+
+def from_reference(
+    state_dict: Mapping[str, Tensor],
+    *,
+    n_head: int,
+    n_steps: int,
+    grid: tuple[int, int],
+    first_token_free: bool = False,
+    prefix: str = "",
+) -> SpikingPrior:
+    """Build a prior from a state dict of the released code.
+
+    The reference has no start token of its own: its sequences begin with code 0, so the start embedding becomes that
+    of code 0. Its position table may be longer than the grid; the rest is left out.
+
+    Args:
+        state_dict: Tensors by the reference's names.
+        n_head: Attention heads, which no shape shows.
+        n_steps: SNN steps, which no shape shows.
+        grid: Height and width of the grids of codes.
+        first_token_free: Let any code begin a sequence, as the reference's own forward does: the K codes become the
+            classes, and the label of a row is its first token.
+        prefix: Read only the names that begin so, without it: ``transformer.`` in a checkpoint of stage 2.
+
+    Returns:
+        The prior, in training mode.
+
+    Raises:
+        ValueError: If names are unknown or missing, shapes do not fit together, or a neuron has other constants.
+    """
+    state = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+    state = drop_neuron_constants({k: v for k, v in state.items() if not k.endswith("attn.mask")})
+    n_layer = max((int(name.split(".")[1]) + 1 for name in state if name.startswith("blocks.")), default=0)
+    sources = _sources(max(n_layer, 1))
+    _check_names(state, {name for names in sources.values() for name in names})
+    n_embed, width = state["tok_emb.weight"].shape
+    model = SpikingPrior(
+        PriorConfig(
+            n_embed=n_embed,
+            grid=grid,
+            n_classes=n_embed if first_token_free else 0,
+            n_layer=n_layer,
+            n_head=n_head,
+            width=width,
+            n_steps=n_steps,
+        )
+    )
+    loaded = {ours: torch.cat([state[name] for name in theirs]) for ours, theirs in sources.items()}
+    loaded["embedding.position"] = loaded["embedding.position"][0, : model.config.n_tokens]
+    loaded["embedding.start.weight"] = loaded["embedding.start.weight"][: len(model.embedding.start.weight)]
+    own = model.state_dict()
+    _check_shapes(loaded, own, sources)
+    model.load_state_dict({**loaded, "features": own["features"]})
+    return model
+
+
+def drop_neuron_constants(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state without the thresholds and surrogate slopes of its neurons.
+
+    Raises:
+        ValueError: If one of them is not the 0.5 or 2.0 that our neurons use.
+    """
+    kept, wrong = {}, []
+    for name, tensor in state.items():
+        constant = next((value for suffix, value in _CONSTANTS.items() if name.endswith(suffix)), None)
+        if constant is None:
+            kept[name] = tensor
+        elif not bool((tensor == constant).all()):
+            wrong.append(f"{name} is {tensor.tolist()}, not {constant}")
+    if wrong:
+        raise ValueError(f"the checkpoint's neurons are not the ones of this package: {'; '.join(wrong)}")
+    return kept
+
+
+def _sources(n_layer: int) -> dict[str, list[str]]:
+    """Which of the reference's tensors make each of ours; several are concatenated."""
+    sources = {
+        f"blocks.{i}.{ours}.{kind}": [f"blocks.{i}.{name}.{kind}" for name in theirs]
+        for i in range(n_layer)
+        for ours, theirs in _LAYERS.items()
+        for kind in ("weight", "bias")
+    }
+    return sources | {
+        "embedding.start.weight": ["tok_emb.weight"],
+        "embedding.position": ["pos_emb"],
+        "table.weight": ["tok_emb.weight"],
+        "ln_f.weight": ["ln_f.weight"],
+        "ln_f.bias": ["ln_f.bias"],
+        "head.weight": ["head.weight"],
+    }
+
+
+def _check_names(state: Mapping[str, Tensor], wanted: set[str]) -> None:
+    problems = [f"unknown {name}" for name in state if name not in wanted]
+    problems += [f"missing {name}" for name in sorted(wanted - state.keys())]
+    if problems:
+        raise ValueError(f"not a checkpoint of the reference implementation's prior: {'; '.join(problems)}")
+
+
+def _check_shapes(loaded: Mapping[str, Tensor], own: Mapping[str, Tensor], sources: Mapping[str, list[str]]) -> None:
+    problems = [
+        f"{' + '.join(sources[name])} gives {tuple(tensor.shape)} where {tuple(own[name].shape)} fits"
+        for name, tensor in loaded.items()
+        if tensor.shape != own[name].shape
+    ]
+    if problems:
+        raise ValueError(f"the checkpoint does not fit the prior it describes: {'; '.join(problems)}")
