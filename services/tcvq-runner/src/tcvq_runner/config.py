@@ -1,0 +1,124 @@
+"""Everything that decides a run, as one value; each section is checked when it is built, then how they fit together."""
+
+import re
+from dataclasses import dataclass, field
+
+from tcvq_prior import PriorConfig, Stage2Config
+from tcvq_vqvae import LossConfig, Stage1Config, VQVAEConfig
+
+FOLLOWS_VQVAE = ("n_embed", "grid")  # fields of `prior` that the VQ-VAE decides
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Which images.
+
+    Attributes:
+        name: Name of a dataset that ``tcvq_data.open_dataset`` knows.
+        limit: Use only the first so many images of each split; null uses all.
+    """
+
+    name: str = "fashion-mini"
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        """Reject a limit that leaves no image."""
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"data.limit is {self.limit}; it must be at least 1, or null for every image")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleConfig:
+    """How images are drawn after training.
+
+    Attributes:
+        n: Images to draw; the Fréchet distance wants about 2,000.
+        temperature: Divides the logits; below 1 is safer and less varied, 0 always takes the likeliest code.
+        top_k: Draw from the k likeliest codes only; null does not restrict.
+        top_p: Draw from the smallest set of codes with this probability; null does not restrict.
+        micro_batch: Grids drawn at once; changes memory and speed.
+    """
+
+    n: int = 2000
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    micro_batch: int = 200
+
+    def __post_init__(self) -> None:
+        """Reject settings that no draw can follow."""
+        for name in ("n", "micro_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"sample.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.temperature < 0:
+            raise ValueError(f"sample.temperature is {self.temperature}; it must not be negative")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"sample.top_k is {self.top_k}; it must be at least 1, or null")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"sample.top_p is {self.top_p}; it must lie in (0, 1], or be null")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalConfig:
+    """What is measured.
+
+    Attributes:
+        batch_size: Images encoded and decoded at once.
+    """
+
+    batch_size: int = 100
+
+    def __post_init__(self) -> None:
+        """Reject an empty batch."""
+        if self.batch_size < 1:
+            raise ValueError(f"eval.batch_size is {self.batch_size}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """Everything that decides a run.
+
+    Attributes:
+        name: Names the folder below ``runs/``; letters, digits, ``.``, ``_`` and ``-``.
+        seed: Every random choice follows from it.
+        data: Which images.
+        vqvae: Architecture of stage 1.
+        loss: Objective of stage 1.
+        stage1: Training of stage 1.
+        prior: Architecture of stage 2; ``n_embed`` and ``grid`` follow the VQ-VAE when a recipe leaves them out.
+        stage2: Training of stage 2.
+        sample: How images are drawn.
+        eval: What is measured.
+    """
+
+    name: str = "custom"
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    vqvae: VQVAEConfig = field(default_factory=VQVAEConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    stage1: Stage1Config = field(default_factory=Stage1Config)
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    stage2: Stage2Config = field(default_factory=Stage2Config)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        """Reject names that are no folder name, and a prior that cannot model the VQ-VAE's codes."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
+            raise ValueError(
+                f"name is {self.name!r}; use letters, digits, '.', '_' and '-', beginning with a letter or digit"
+            )
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}; it must lie in [0, 2**63)")
+        for key in FOLLOWS_VQVAE:
+            ours, theirs = getattr(self.prior, key), getattr(self.vqvae, key)
+            if ours != theirs:
+                raise ValueError(
+                    f"prior.{key} is {ours} but the VQ-VAE has {theirs}; leave prior.{key} out, it follows vqvae"
+                )
+        entry = self.vqvae.n_steps * self.vqvae.embed_dim
+        if self.prior.code_features not in (0, entry):
+            raise ValueError(
+                f"prior.code_features is {self.prior.code_features}; it must be 0 or the length "
+                f"vqvae.n_steps * vqvae.embed_dim = {entry} of a codebook entry"
+            )

@@ -1,0 +1,117 @@
+"""From exceptions and signals to one line on stderr and an exit status."""
+
+import errno
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+USER_ERROR = 2
+CLEANUP_SECONDS = 5.0  # removing temporary files and Lightning's teardown take far less
+_MEMORY = re.compile(r"out of memory|can't allocate memory|Cannot allocate memory", re.IGNORECASE)
+
+
+class Interrupted(BaseException):
+    """A signal asked the process to stop.
+
+    Not a ``KeyboardInterrupt``: Lightning turns that into an exit of its own.
+
+    Attributes:
+        signum: The signal.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+@contextmanager
+def stop_signals() -> Iterator[None]:
+    """Raise `Interrupted` on SIGINT and SIGTERM, but not while the one before is still being cleaned up after."""
+    deaf_until = 0.0
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal deaf_until
+        if time.monotonic() >= deaf_until:  # not for ever: a library may have swallowed the exception
+            deaf_until = time.monotonic() + CLEANUP_SECONDS
+            raise Interrupted(signum)
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def report(error: BaseException, arguments: Sequence[str] = ()) -> int:
+    """Print one line about an error to stderr and return the exit status.
+
+    Args:
+        error: What ended the command.
+        arguments: What the user typed.
+    """
+    if isinstance(error, SystemExit):  # click's way to say that a pipe broke, and the end of a shell completion
+        return 128 + signal.SIGPIPE if error.code else 0
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has left; keep the interpreter's last flush quiet too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return USER_ERROR
+    text = _describe_usage(error, arguments) if isinstance(error, click.ClickException) else describe(error)
+    click.echo("tcvq: " + " ".join(text.split()), err=True)
+    if isinstance(error, Interrupted):
+        return 128 + error.signum
+    return USER_ERROR if _is_expected(error) else 1
+
+
+def describe(error: BaseException) -> str:
+    """Return what went wrong and what to do, for the person who typed the command."""
+    if isinstance(error, Interrupted):
+        name = "Ctrl-C" if error.signum == signal.SIGINT else signal.Signals(error.signum).name
+        return f"stopped by {name}; finished steps are kept, nothing is half-written"
+    if _is_out_of_memory(error):
+        return "out of memory; lower stage1.batch_size, stage2.batch_size, sample.micro_batch or eval.batch_size"
+    if isinstance(error, OSError):
+        return _describe_os_error(error)
+    if _is_expected(error):
+        return str(error)
+    return f"unexpected {type(error).__name__}: {str(error).partition(chr(10))[0]}; add --debug to see where"
+
+
+def _describe_usage(error: click.ClickException, arguments: Sequence[str]) -> str:
+    """Return click's message; settings typed with dashes get the right form."""
+    if isinstance(error, click.exceptions.NoSuchOption):
+        for typed in arguments:
+            option, equals, value = typed.partition("=")
+            if option == error.option_name and (equals or "." in option):
+                return f"settings are written without dashes: {option.lstrip('-')}={value or 'VALUE'}"
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    command = context.command_path if context else "tcvq"
+    return f"{error.format_message()} (see {command} --help)"
+
+
+def _is_expected(error: BaseException) -> bool:
+    expected = (ValueError, FloatingPointError, OSError, click.ClickException)
+    return isinstance(error, expected) or _is_out_of_memory(error)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_MEMORY.search(str(error))))
+
+
+def _describe_os_error(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"the disk is full{where}; free some space and run again, nothing is half-written"
+    if error.errno is None:
+        return str(error)
+    return f"{os.strerror(error.errno)}{where}"

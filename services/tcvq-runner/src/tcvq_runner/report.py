@@ -1,0 +1,121 @@
+"""What the report of a run says: its headline numbers, pictures and next commands."""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tcvq_eval import Curve, Headline, Picture, Report, SampleEvaluation, Section, code_usage_plot, loss_curves
+from tcvq_runner.config import Recipe
+from tcvq_runner.curves import read_metrics
+from tcvq_runner.drawing import sample_sheet
+from tcvq_runner.recipe import recipe_tree
+from tcvq_runner.run_dir import RunFolder
+
+if TYPE_CHECKING:
+    from tcvq_runner.evaluation import Findings
+
+
+def next_commands(path: Path) -> dict[str, str]:
+    """Return what each command to try next does, and the command."""
+    return {
+        "repeat this run": f"tcvq run {path / 'config.yaml'}",
+        "draw more images": f"tcvq sample {path} -n 64 --seed 1",
+        "draw bolder or safer images": f"tcvq sample {path} -n 64 --temperature 0.9 --top-p 0.95",
+        "see every setting": f"tcvq config show {path / 'config.yaml'}",
+    }
+
+
+def compose(folder: RunFolder, recipe: Recipe, found: "Findings", pairs: bytes) -> Report:
+    """Return the report of a run.
+
+    Args:
+        folder: The run, for curves, timings and environment.
+        recipe: What was run.
+        found: What was measured.
+        pairs: PNG of test images above their reconstructions.
+    """
+    steps = folder.steps()
+    metrics = {
+        "reconstruction": found.reconstruction,
+        "codebook": found.usage,
+        "samples": found.fidelity or {"skipped": found.skipped},
+        "prior": {"test_bits_per_code": _test_bits(folder)},
+        "samples_per_second": steps.get("sample", {}).get("samples_per_second"),
+    }
+    return Report(
+        title=f"tcvq run: {recipe.name}",
+        summary=f"A spiking image generator trained on {recipe.data.name}, seed {recipe.seed}.",
+        headlines=[*_sample_headlines(found.fidelity), *_model_headlines(found, _test_bits(folder))],
+        sections=_sections(folder, found, pairs),
+        metrics=metrics,
+        timings={name: float(step["seconds"]) for name, step in steps.items()},
+        config=recipe_tree(recipe),
+        environment=json.loads(folder.env.read_text("utf-8")) if folder.env.is_file() else {},
+        commands=next_commands(folder.path),
+    )
+
+
+def _sample_headlines(evaluation: SampleEvaluation | None) -> list[Headline]:
+    if evaluation is None:
+        return []
+    fidelity, codec = evaluation.fidelity, evaluation.codec
+    against = f"real {fidelity.fd_noise_floor:.2f}" + (f", reconstructions {codec.fd:.2f}" if codec else "")
+    real_precision, real_recall = f"real {fidelity.precision_ceiling:.2f}", f"real {fidelity.recall_ceiling:.2f}"
+    return [
+        Headline(label="fd_fashion", value=fidelity.fd, reference=against, better="lower"),
+        Headline(label="precision", value=fidelity.precision, reference=real_precision, better="higher"),
+        Headline(label="recall", value=fidelity.recall, reference=real_recall, better="higher"),
+    ]
+
+
+def _model_headlines(found: "Findings", bits: float) -> list[Headline]:
+    mse, psnr, usage = found.reconstruction.mse, found.reconstruction.psnr, found.usage
+    uniform = f"uniform {math.log2(usage.n_embed):.2f}"
+    return [
+        Headline(label="reconstruction MSE", value=mse, digits=4, reference="pixels in [-1, 1]", better="lower"),
+        Headline(label="reconstruction PSNR", value=psnr, unit="dB", better="higher"),
+        Headline(label="codes used", value=100 * usage.used_fraction, digits=1, unit="%", better="higher"),
+        Headline(label="test bits per code", value=bits, reference=uniform, better="lower"),
+    ]
+
+
+def _sections(folder: RunFolder, found: "Findings", pairs: bytes) -> list[Section]:
+    samples, curves = sample_sheet(found.samples), loss_curves(_curves(folder.metrics))
+    usage = code_usage_plot(found.usage.counts)
+    return [
+        Section(
+            title="Samples",
+            text="Each image is a grid of codes drawn by the prior and decoded; the first ones, not a selection.",
+            pictures=[Picture(name="samples", data=samples, alt="Generated images")],
+        ),
+        Section(
+            title="Reconstructions",
+            text="Test images, and what remains of them after encoder, codebook and decoder.",
+            pictures=[Picture(name="reconstructions", data=pairs, alt="Test images above their reconstructions")],
+        ),
+        Section(title="Training", pictures=[Picture(name="curves", data=curves, alt="Training curves")]),
+        Section(title="Codebook", pictures=[Picture(name="usage", data=usage, alt="Use of each code by test images")]),
+    ]
+
+
+def _curves(path: Path) -> list[Curve]:
+    """Return the training curves, training and validation values of one measure in one panel."""
+    series: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for stage, step, metric, value in read_metrics(path):
+        series.setdefault((stage, metric), []).append((step, value))
+    return [
+        Curve(
+            name=metric,
+            steps=[step for step, _ in points],
+            values=[value for _, value in points],
+            panel=f"{stage}: {metric.rpartition('/')[2]}",
+        )
+        for (stage, metric), points in series.items()
+    ]
+
+
+def _test_bits(folder: RunFolder) -> float:
+    """Return the last bits per code on the test split, not-a-number if the prior was never validated."""
+    values = [value for _, _, metric, value in read_metrics(folder.metrics) if metric == "val/bits"]
+    return values[-1] if values else math.nan

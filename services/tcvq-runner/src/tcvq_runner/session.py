@@ -1,0 +1,78 @@
+"""From what the user typed to an open run: recipe, folder, compute and progress."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from tcvq_runner.config import Recipe
+from tcvq_runner.progress import Reporter, open_reporter
+from tcvq_runner.recipe import DEFAULT_RECIPE, load_recipe
+from tcvq_runner.run_dir import RunFolder, new_run, open_run
+from tcvq_runner.wiring import Compute, check_data, environment, open_compute
+
+
+class ComputeOptions(TypedDict):
+    """What the compute options of a command say."""
+
+    device: str
+    precision: str
+    threads: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """Everything that a step needs.
+
+    Attributes:
+        folder: The locked run folder.
+        recipe: What to run.
+        compute: What to compute with.
+        reporter: Shows the progress on stderr.
+    """
+
+    folder: RunFolder
+    recipe: Recipe
+    compute: Compute
+    reporter: Reporter
+
+
+def typed_recipe(items: Sequence[str]) -> Recipe:
+    """Return the recipe that ``[RECIPE] [KEY=VALUE]...`` describe.
+
+    Raises:
+        ConfigError: There is no such recipe, or a setting is wrong.
+    """
+    if items and "=" not in items[0]:
+        return load_recipe(items[0], items[1:])
+    return load_recipe(DEFAULT_RECIPE, items)
+
+
+@contextmanager
+def new_session(items: Sequence[str], out: Path | None, **options: Unpack[ComputeOptions]) -> Iterator[Session]:
+    """Yield a session in a new run folder; the recipe is checked against its data before the folder is made.
+
+    Raises:
+        ConfigError: The recipe is wrong or does not fit its data.
+        RunFolderError: The folder is in use or not empty.
+    """
+    recipe, compute = typed_recipe(items), open_compute(**options)
+    check_data(recipe)
+    with new_run(recipe, out, environment(compute)) as folder:
+        yield Session(folder=folder, recipe=recipe, compute=compute, reporter=open_reporter(sys.stderr))
+
+
+@contextmanager
+def old_session(path: Path, settings: Sequence[str] = (), **options: Unpack[ComputeOptions]) -> Iterator[Session]:
+    """Yield a session in an existing run folder, its recipe changed by settings.
+
+    Raises:
+        ConfigError: A setting is wrong or comes too late.
+        RunFolderError: There is no such run, or another process works in it.
+    """
+    compute = open_compute(**options)
+    with open_run(path) as folder:
+        recipe = folder.change(tuple(settings))
+        yield Session(folder=folder, recipe=recipe, compute=compute, reporter=open_reporter(sys.stderr))

@@ -1,0 +1,140 @@
+"""The training steps of a run: each reads files of the run folder, computes, and writes files there."""
+
+from tcvq_data import ArtifactError, Codes, read_codes, write_codes
+from tcvq_prior import save_prior
+from tcvq_runner.batching import in_batches, tensors
+from tcvq_runner.config import Recipe
+from tcvq_runner.progress import Reporter
+from tcvq_runner.recipe import ConfigError
+from tcvq_runner.run_dir import RunFolder
+from tcvq_runner.wiring import Compute, image_data, open_split, stage_seed
+from tcvq_vqvae import load_vqvae, save_vqvae
+
+
+def train_stage1(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter) -> None:
+    """Train the VQ-VAE and write ``vqvae.safetensors``.
+
+    Raises:
+        ConfigError: The recipe does not fit the data.
+        FloatingPointError: The loss became NaN.
+        OSError: A file cannot be written.
+    """
+    from lightning import seed_everything  # takes seconds to import; the steps that do not train do without
+
+    from tcvq_runner.training import fit
+    from tcvq_vqvae import LitVQVAE
+
+    data = image_data(recipe)
+    with folder.step("stage1") as facts:
+        seed_everything(stage_seed(recipe.seed, "stage1"), verbose=False)
+        module = LitVQVAE(recipe.vqvae, recipe.loss, recipe.stage1)
+        fit(
+            module,
+            data.train_dataloader(),
+            stage="stage1",
+            max_steps=recipe.stage1.max_steps,
+            metrics=folder.metrics,
+            compute=compute,
+            reporter=reporter,
+        )
+        facts["vqvae"] = save_vqvae(folder.vqvae, module.model, meta=_origin(recipe))
+
+
+def encode(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter) -> None:
+    """Encode both splits with the trained VQ-VAE and write ``codes_train.safetensors`` and ``codes_test.safetensors``.
+
+    Raises:
+        RunFolderError: The VQ-VAE is missing.
+        ArtifactError: It is damaged.
+        OSError: A file cannot be written.
+    """
+    loaded = load_vqvae(folder.need(folder.vqvae))
+    model = loaded.model.to(compute.device)
+    sources = {split: open_split(recipe, split) for split in ("train", "test")}
+    total, done = sum(len(source) for source in sources.values()), 0
+    with folder.step("encode") as facts, reporter.task("encode", total, "image") as task:
+        for split, source in sources.items():
+            images, labels = tensors(source)
+            indices = in_batches(
+                lambda x: model.encode(x).indices, images, recipe.eval.batch_size, compute, task=task, done=done
+            )
+            codes = Codes(
+                indices=indices,
+                labels=labels,
+                n_embed=model.config.n_embed,
+                classes=source.classes,
+                vqvae_sha256=loaded.sha256,
+                dataset=recipe.data.name,
+                split=split,
+            )
+            facts[f"codes_{split}"] = write_codes(folder.codes(split), codes).sha256
+            done += len(images)
+
+
+def train_stage2(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter) -> None:
+    """Train the prior on the codes and write ``prior.safetensors``.
+
+    Raises:
+        RunFolderError: Codes or VQ-VAE are missing.
+        ArtifactError: One of them is damaged, or the codes came from another VQ-VAE.
+        FloatingPointError: The loss became NaN.
+        OSError: A file cannot be written.
+    """
+    from lightning import seed_everything
+
+    from tcvq_data import CodesDataModule
+    from tcvq_prior import LitPrior
+    from tcvq_runner.training import fit
+
+    vqvae = load_vqvae(folder.need(folder.vqvae))
+    train, test = (codes_of(folder, split, vqvae.sha256) for split in ("train", "test"))
+    if (train.n_embed, tuple(train.indices.shape[1:])) != (recipe.prior.n_embed, recipe.prior.grid):
+        raise ConfigError(
+            f"the codes in {folder.path} are grids {tuple(train.indices.shape[1:])} of {train.n_embed} codes, but the "
+            f"recipe says {recipe.prior.grid} of {recipe.prior.n_embed}; restore vqvae.* in its config.yaml"
+        )
+    seed = stage_seed(recipe.seed, "stage2")
+    data = CodesDataModule(train, test, recipe.stage2.batch_size, seed=seed)
+    with folder.step("stage2") as facts:
+        seed_everything(seed, verbose=False)
+        features = vqvae.model.codebook.codebook.detach().flatten(1) if recipe.prior.code_features else None
+        module = LitPrior(recipe.prior, recipe.stage2, features)
+        fit(
+            module,
+            data.train_dataloader(),
+            data.val_dataloader(),
+            stage="stage2",
+            max_steps=recipe.stage2.max_steps,
+            metrics=folder.metrics,
+            compute=compute,
+            reporter=reporter,
+        )
+        facts["prior"] = save_prior(
+            folder.prior,
+            module.model,
+            codes_sha256=train.sha256,
+            vqvae_sha256=vqvae.sha256,
+            meta=_origin(recipe) | {"classes": list(train.classes)},
+        )
+
+
+def codes_of(folder: RunFolder, split: str, vqvae_sha256: str) -> Codes:
+    """Read the codes of a split and check that this VQ-VAE made them.
+
+    Raises:
+        RunFolderError: They are missing.
+        ArtifactError: They are damaged, or another VQ-VAE made them.
+    """
+    path = folder.need(folder.codes(split))
+    codes = read_codes(path)
+    if codes.vqvae_sha256 != vqvae_sha256:
+        raise ArtifactError(
+            f"{path} was made by another VQ-VAE ({codes.vqvae_sha256[:12]}) than {folder.vqvae} ({vqvae_sha256[:12]}); "
+            f"encode again with: tcvq encode {folder.path}"
+        )
+    return codes
+
+
+def _origin(recipe: Recipe) -> dict[str, object]:
+    """Return what a model file says about its making; nothing that differs between two equal runs."""
+    return {"recipe": recipe.name, "seed": recipe.seed, "dataset": recipe.data.name}

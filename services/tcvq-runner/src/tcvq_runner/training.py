@@ -1,0 +1,120 @@
+"""Fitting a Lightning module: the trainer's settings, its silence, and the watching of its numbers."""
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+from tcvq_runner.curves import Curves
+from tcvq_runner.progress import Reporter, Task
+from tcvq_runner.wiring import Compute
+
+N_RECORDS = 200  # points per training curve
+N_VALIDATIONS = 5
+
+
+class Watcher(lightning.Callback):
+    """Reports progress and records the curves while a module trains."""
+
+    def __init__(self, task: Task, curves: Curves, max_steps: int) -> None:
+        self._task, self._curves, self._max_steps = task, curves, max_steps
+        self._every = max(1, max_steps // N_RECORDS)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Record at regular steps and at the last one; ``pl_module`` counts its batches itself."""
+        step = pl_module.batches_seen
+        if step % self._every and step < self._max_steps:
+            self._task.update(step)
+            return
+        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+        self._curves.add(step, values)
+        self._task.update(step, values)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Record the validation's averages."""
+        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        self._curves.add(pl_module.batches_seen, values)
+        self._task.update(pl_module.batches_seen, values)
+
+
+def fit(
+    module: Any,
+    train: Iterable[Any],
+    validation: Iterable[Any] | None = None,
+    *,
+    stage: str,
+    max_steps: int,
+    metrics: Path,
+    compute: Compute,
+    reporter: Reporter,
+) -> None:
+    """Train a Lightning module that counts ``batches_seen`` and stops by itself; leave it on the CPU.
+
+    Args:
+        module: The module.
+        train: Training batches of one epoch.
+        validation: Validation batches, if the module validates.
+        stage: Name in progress and curves.
+        max_steps: Batches after which the module stops.
+        metrics: The ``metrics.csv`` to put the curves into.
+        compute: What to compute with.
+        reporter: Shows the progress.
+
+    Raises:
+        FloatingPointError: The loss became NaN or infinite.
+    """
+    curves = Curves(stage=stage)
+    with reporter.task(stage, max_steps, "step") as task, _quiet():
+        trainer = _trainer(compute, max_steps, Watcher(task, curves, max_steps))
+        trainer.fit(module, train_dataloaders=train, val_dataloaders=validation)
+    module.cpu()
+    curves.write(metrics)
+
+
+def _trainer(compute: Compute, max_steps: int, watcher: Watcher) -> lightning.Trainer:
+    """Return a trainer without files, bars and limits of its own."""
+    trainer = lightning.Trainer(
+        accelerator="gpu" if compute.device.type == "cuda" else "cpu",
+        devices=1,
+        precision=compute.precision,
+        max_steps=-1,
+        max_epochs=-1,
+        check_val_every_n_epoch=None,
+        val_check_interval=max(1, max_steps // N_VALIDATIONS),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        # Some CUDA kernels have no deterministic form; on the CPU all that we use do.
+        deterministic="warn" if compute.device.type == "cuda" else True,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[watcher],
+    )
+    # Deterministic mode would also fill every new tensor with NaN, to expose reads of uninitialised memory: slow.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set on the module
+    return trainer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop Lightning's remarks that do not concern a user of ours."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)  # hardware summary, tips
+        # Lightning 2.6 asks torch's pytree the old way; nothing that a user could change.
+        warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,157 @@
+"""From the strings and numbers of a recipe and of the command line to objects."""
+
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from tcvq_data import ImageSource, open_dataset
+from tcvq_eval import FashionFeatures
+from tcvq_runner.config import Recipe
+from tcvq_runner.recipe import ConfigError
+
+if TYPE_CHECKING:
+    from tcvq_data import ImageDataModule
+
+Precision = Literal["32-true", "bf16-mixed"]
+DISTRIBUTIONS = ("tcvq-neurons", "tcvq-codebook", "tcvq-data", "tcvq-vqvae", "tcvq-prior", "tcvq-eval", "tcvq-runner")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compute:
+    """What a run computes with.
+
+    Attributes:
+        device: Where tensors live.
+        precision: Of training, in Lightning's terms; encoding, sampling and evaluation always use float32, so that
+            the same files always give the same codes and images.
+        threads: CPU threads per operation.
+    """
+
+    device: torch.device
+    precision: Precision
+    threads: int
+
+
+def open_compute(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Compute:
+    """Choose device, precision and number of threads, and set the latter for the process.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto``, ``32`` or ``bf16``; auto takes bf16 where the hardware computes in it.
+        threads: At least 1; None keeps torch's choice.
+
+    Raises:
+        ConfigError: There is no such device here.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: torch sees no CUDA device here; use --device cpu, or ask `tcvq doctor`")
+    chosen = torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
+    bf16 = precision == "bf16" or (precision == "auto" and has_bf16(chosen))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return Compute(device=chosen, precision="bf16-mixed" if bf16 else "32-true", threads=torch.get_num_threads())
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Return whether the device multiplies bfloat16 matrices in hardware, so that bf16 is faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    probes: list[Callable[[], bool] | None] = [
+        getattr(torch.cpu, name, None)  # private names of torch: their absence means "do not know", hence float32
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    ]
+    return any(probe is not None and probe() for probe in probes)
+
+
+def stage_seed(seed: int, stage: str) -> int:
+    """Return the seed of one stage: distinct for each, so that a stage alone repeats what it does in a whole run."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:4], "big")
+
+
+def check_data(recipe: Recipe) -> None:
+    """Check that a recipe's models and batches fit its images, before anything starts.
+
+    Raises:
+        ConfigError: Dataset, image size, channels or number of classes do not fit together.
+    """
+    source = open_split(recipe, "train")
+    shape = tuple(source[0].image.shape)
+    wanted = (recipe.vqvae.in_channels, recipe.vqvae.image_size, recipe.vqvae.image_size)
+    if shape[-3:] != wanted:
+        raise ConfigError(
+            f"data.name={recipe.data.name} has images {shape} but vqvae.in_channels and vqvae.image_size say {wanted}"
+        )
+    if recipe.prior.n_classes not in (0, len(source.classes)):
+        raise ConfigError(
+            f"prior.n_classes is {recipe.prior.n_classes} but data.name={recipe.data.name} has "
+            f"{len(source.classes)} classes; use {len(source.classes)}, or 0 for a prior without classes"
+        )
+    n_images = len(source)
+    for section, batch_size in (("stage1", recipe.stage1.batch_size), ("stage2", recipe.stage2.batch_size)):
+        if batch_size > n_images:
+            raise ConfigError(f"{section}.batch_size is {batch_size} but there are {n_images} images (data.limit)")
+
+
+def image_data(recipe: Recipe) -> "ImageDataModule":
+    """Return the images of a recipe in the batches of stage 1.
+
+    Raises:
+        ConfigError: As ``check_data``.
+    """
+    from tcvq_data import ImageDataModule  # Lightning takes seconds to import; other steps do without
+
+    check_data(recipe)
+    seed = stage_seed(recipe.seed, "stage1")
+    return ImageDataModule(recipe.data.name, recipe.stage1.batch_size, seed=seed, limit=recipe.data.limit)
+
+
+def open_split(recipe: Recipe, split: str) -> ImageSource:
+    """Return one split of the recipe's dataset, in its fixed order.
+
+    Raises:
+        ConfigError: There is no such dataset.
+    """
+    try:
+        return open_dataset(recipe.data.name, split, limit=recipe.data.limit)
+    except ValueError as error:
+        raise ConfigError(f"data.name: {error}") from error
+
+
+def feature_extractor(recipe: Recipe) -> FashionFeatures | None:
+    """Return the network in whose features samples of this dataset are compared, None if there is none."""
+    return FashionFeatures() if recipe.data.name == "fashion-mini" else None
+
+
+def environment(compute: Compute) -> dict[str, Any]:
+    """Return what a later reader needs to repeat a run: versions, machine, command line, git revision."""
+    names = (*DISTRIBUTIONS, "torch", "lightning", "numpy")
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: importlib.metadata.version(name) for name in names},
+        "device": str(compute.device),
+        "precision": compute.precision,
+        "threads": compute.threads,
+        "git": _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    """Return the revision of the checkout this file lies in, None outside of one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
