@@ -54,7 +54,7 @@ def test_fused_backends_equal_the_reference_bit_for_bit(fused, n_steps, v_reset,
         )
 
 
-@pytest.mark.parametrize("n_site", [0, 1, 7, 2048, 4097])
+@pytest.mark.parametrize("n_site", [0, 1, 7, 4096, 4097])
 @pytest.mark.parametrize("tau", [1.0, 1.7, 3.0])
 @pytest.mark.parametrize("neuron", [lif, lif_gate])
 def test_equality_holds_for_any_size_and_for_constants_that_round(fused, n_site, tau, neuron):

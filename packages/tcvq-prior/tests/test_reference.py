@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tcvq_prior.reference import drop_neuron_constants, from_reference
+from tcvq_neurons import drop_neuron_constants
+from tcvq_prior.reference import from_reference
 
 SIZES = {"n_head": 4, "n_steps": 2, "grid": (4, 6)}
 

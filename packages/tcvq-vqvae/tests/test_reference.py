@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tcvq_vqvae.reference import discriminator_from_reference, drop_neuron_constants, from_reference
+from tcvq_neurons import drop_neuron_constants
+from tcvq_vqvae.reference import discriminator_from_reference, from_reference
 
 GOLDEN = Path(__file__).parent / "golden" / "stage1.safetensors"
 

@@ -8,6 +8,7 @@ from tcvq_neurons.coding import DecoderMode, EncoderMode, SpikeDecoder, SpikeEnc
 from tcvq_neurons.config import LIFConfig
 from tcvq_neurons.interface import INTERFACE_VERSION, Neuron, NeuronOutput, Surrogate
 from tcvq_neurons.lif import LIF, LIFGate, lif, lif_gate
+from tcvq_neurons.reference import drop_neuron_constants
 from tcvq_neurons.steps import merge_time
 from tcvq_neurons.surrogate import QuadraticGate
 
@@ -31,6 +32,7 @@ __all__ = [
     "Surrogate",
     "__version__",
     "backends",
+    "drop_neuron_constants",
     "lif",
     "lif_gate",
     "merge_time",

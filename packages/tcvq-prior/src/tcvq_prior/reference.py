@@ -7,6 +7,7 @@ Names: class SnnGPT of GitHub Brain-Cog-Lab/tts_vqvae, the code of arXiv 2405.14
 from collections.abc import Mapping
 
 import torch
+from tcvq_neurons import drop_neuron_constants
 from torch import Tensor
 
 from tcvq_prior.config import PriorConfig
@@ -20,7 +21,6 @@ _LAYERS = {
     "fc": ("mlp.0",),
     "out": ("mlp.2",),
 }
-_CONSTANTS = {".threshold": 0.5, ".act_fun.alpha": 2.0}  # the neuron of the paper, stored once or twice per LIF
 
 
 def from_reference(
@@ -76,24 +76,6 @@ def from_reference(
     _check_shapes(loaded, own, sources)
     model.load_state_dict({**loaded, "features": own["features"]})
     return model
-
-
-def drop_neuron_constants(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state without the thresholds and surrogate slopes of its neurons.
-
-    Raises:
-        ValueError: If one of them is not the 0.5 or 2.0 that our neurons use.
-    """
-    kept, wrong = {}, []
-    for name, tensor in state.items():
-        constant = next((value for suffix, value in _CONSTANTS.items() if name.endswith(suffix)), None)
-        if constant is None:
-            kept[name] = tensor
-        elif not bool((tensor == constant).all()):
-            wrong.append(f"{name} is {tensor.tolist()}, not {constant}")
-    if wrong:
-        raise ValueError(f"the checkpoint's neurons are not the ones of this package: {'; '.join(wrong)}")
-    return kept
 
 
 def _sources(n_layer: int) -> dict[str, list[str]]:

@@ -77,6 +77,9 @@ class VQVAEConfig:
                 f"vqvae.image_size is {self.image_size}; {len(self.channel_mult)} levels with space_to_depth "
                 f"{self.space_to_depth} need a multiple of {self.total_stride}"
             )
+        sides = [self.image_size // self.space_to_depth // 2**i for i in range(len(self.channel_mult))]
+        if not set(self.attn_resolutions) <= set(sides):
+            raise ValueError(f"vqvae.attn_resolutions is {self.attn_resolutions}; the levels have sides {sides}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"vqvae.dropout is {self.dropout}; it must lie in [0, 1)")
         if (self.encoding == "event") != (self.decoding == "event"):

@@ -7,6 +7,7 @@ Names: GitHub Brain-Cog-Lab/tts_vqvae, the code of arXiv 2405.14474. Read such a
 from collections.abc import Mapping
 from typing import Literal
 
+from tcvq_neurons import drop_neuron_constants
 from torch import Tensor, nn
 
 from tcvq_vqvae.config import VQVAEConfig
@@ -27,7 +28,6 @@ _SEGMENTS = {
     "conv_shortcut": "shortcut",
     "proj_out": "proj",
 }
-_CONSTANTS = {".threshold": 0.5, ".act_fun.alpha": 2.0}  # the neuron of the paper, stored once per LIF
 _LOSS_NETWORKS = ("loss.discriminator.", "loss.perceptual_loss.")
 
 
@@ -109,24 +109,6 @@ def decoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the tensors of the decoder, named without ``decoder.``; its levels count from the other end."""
     n_levels = _count(state, "up.")
     return {_decoder_name(name, n_levels): tensor for name, tensor in drop_neuron_constants(state).items()}
-
-
-def drop_neuron_constants(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state without the thresholds and surrogate slopes of its neurons.
-
-    Raises:
-        ValueError: If one of them is not the 0.5 or 2.0 that our neurons use.
-    """
-    kept, wrong = {}, []
-    for name, tensor in state.items():
-        constant = next((value for suffix, value in _CONSTANTS.items() if name.endswith(suffix)), None)
-        if constant is None:
-            kept[name] = tensor
-        elif not bool((tensor == constant).all()):
-            wrong.append(f"{name} is {tensor.tolist()}, not {constant}")
-    if wrong:
-        raise ValueError(f"the checkpoint's neurons are not the ones of this package: {'; '.join(wrong)}")
-    return kept
 
 
 def _config(

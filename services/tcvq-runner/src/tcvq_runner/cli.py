@@ -1,6 +1,5 @@
 """The command line: arguments to calls, nothing else. Everything heavy is imported inside the commands."""
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -190,7 +189,6 @@ def doctor(**options: Any) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 2 for what the user can mend, 130 and 143 for signals, 1 for a bug."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl when another process is busy
     try:
         with stop_signals():
             cli.main(arguments, prog_name="tcvq", standalone_mode=False)

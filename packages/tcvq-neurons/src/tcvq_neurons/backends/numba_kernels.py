@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Row = NDArray[Any]
 
-BLOCK = 2048  # neurons whose membrane stays in the first-level cache
+BLOCK = 4096  # neurons whose membrane stays in the first-level cache
 CACHED_VALUES = 16384  # float32 values of h (T x neurons) kept between the two halves of the backward
 
 BF16_SHIFT, BF16_HALF, BF16_NAN = np.uint32(16), np.uint32(0x7FFF), np.uint16(0x7FC0)

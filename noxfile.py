@@ -1,0 +1,124 @@
+"""The merge gate: `nox` runs every session below that is not marked `default=False`; `nox -l` lists them."""
+
+import os
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "uv"
+os.environ.setdefault("MPLBACKEND", "agg")
+
+ROOT = Path(__file__).parent
+JUNIT = ROOT / ".nox" / "junit"
+PROJECTS = {path.parent.name: path.parent for path in sorted(ROOT.glob("*/tcvq-*/pyproject.toml"))}
+SOURCES = [str(path.relative_to(ROOT) / "src") for path in PROJECTS.values()]
+
+
+def sync(session: nox.Session, *args: str) -> None:
+    """Make the session's environment hold exactly what the lock file says for these arguments."""
+    where = {"UV_PROJECT_ENVIRONMENT": session.virtualenv.location}
+    session.run_install("uv", "sync", "--quiet", "--locked", "--no-default-groups", *args, env=where)
+
+
+def pytest(session: nox.Session, name: str, *args: str) -> None:
+    """Run pytest and keep its counts for the session `total`."""
+    session.run("pytest", f"--junitxml={JUNIT / name}.xml", *args, *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Format, ruff, import rules, pins, sizes, interface locks and spelling (half a minute)."""
+    sync(session, "--only-group", "lint")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": os.pathsep.join(SOURCES)})
+    for tool in ("check_pins.py", "check_sizes.py"):
+        session.run("python", f"tools/{tool}")
+    session.run("python", "tools/interface_lock.py", "--check")
+    session.run("codespell", "--skip", "uv.lock,*.json,*.svg,*.html", *SOURCES, "docs", "tests", "tools", "README.md")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Strict mypy over all sources in one environment."""
+    sync(session, "--group", "typecheck", "--group", "lint")
+    session.run("mypy", *SOURCES, "tools")
+
+
+@nox.session
+@nox.parametrize("package", list(PROJECTS), ids=list(PROJECTS))
+def tests(session: nox.Session, package: str) -> None:
+    """Unit tests of one package, in an environment that holds only that package and what it declares."""
+    folder = PROJECTS[package]
+    sync(session, "--package", package, "--group", "test")
+    session.run("python", "tools/check_alone.py", package)
+    pytest(session, package, str(folder / "tests"))
+    if "[project.optional-dependencies]" in (folder / "pyproject.toml").read_text(encoding="utf-8"):
+        sync(session, "--package", package, "--group", "test", "--all-extras")
+        pytest(session, f"{package}-extras", str(folder / "tests"))
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Build all wheels, install them into an empty environment, check their pins, run the conformance kits."""
+    scratch = Path(session.create_tmp())
+    built, frozen = scratch / "wheels", scratch / "others.txt"
+    shutil.rmtree(built, ignore_errors=True)
+    session.run_install("uv", "build", "--quiet", "--all-packages", "--wheel", "--out-dir", str(built))
+    export = ("uv", "export", "--quiet", "--locked", "--no-default-groups", "--group", "test")
+    session.run_install(*export, "--no-emit-workspace", "--no-hashes", "--output-file", str(frozen))
+    session.install("--quiet", "--requirements", str(frozen))
+    session.install("--quiet", "--no-deps", *map(str, sorted(built.glob("*.whl"))))
+    session.run("uv", "pip", "check")
+    session.run("python", "-c", "\n".join(f"import {name.replace('-', '_')}" for name in PROJECTS))
+    pytest(session, "wheels", "tests/contracts")
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """Tests of what no single package can test: contracts, golden numbers, the pipeline, docs, the architecture."""
+    sync(session, "--group", "test", "--group", "lint")
+    pytest(session, "integration", "tests")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into site/; a broken link or reference fails."""
+    sync(session, "--only-group", "docs")
+    session.run("mkdocs", "build", "--strict", "--quiet", env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session(default=False)
+def gpu(session: nox.Session) -> None:
+    """Tests that need a CUDA device."""
+    sync(session, "--group", "test")
+    pytest(session, "gpu", "-m", "gpu", "packages", "services", "tests")
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Run every benchmark of every package; each prints its own table."""
+    sync(session)
+    for path in sorted(ROOT.glob("packages/*/benchmarks/*.py")):
+        session.run("python", str(path), *session.posargs)
+
+
+@nox.session(default=False)
+def minimums(session: nox.Session) -> None:
+    """Unit tests with the oldest versions that the packages declare; their own warnings are let pass."""
+    members = [part for path in PROJECTS.values() for part in ("--editable", str(path))]
+    session.install("--resolution", "lowest-direct", "--group", "test", *members)
+    pytest(session, "minimums", "-W", "default", *(str(path / "tests") for path in PROJECTS.values()))
+
+
+@nox.session(venv_backend="none")
+def total(session: nox.Session) -> None:
+    """Add up the tests that the sessions before it ran."""
+    suites = [suite for path in JUNIT.glob("*.xml") for suite in ElementTree.parse(path).iter("testsuite")]
+    count = {key: sum(int(suite.get(key, 0)) for suite in suites) for key in ("tests", "failures", "errors", "skipped")}
+    shutil.rmtree(JUNIT, ignore_errors=True)
+    failed = count["failures"] + count["errors"]
+    print(f"{count['tests'] - failed - count['skipped']} passed, {failed} failed, {count['skipped']} skipped")
