@@ -13,6 +13,7 @@ from tcvq_vqvae import LossConfig, Stage1Config, VQVAEConfig
         ({"n_steps": 0}, "n_steps is 0"),
         ({"channel_mult": ()}, "channel_mult is \\(\\)"),
         ({"channel_mult": (1, 0)}, "channel_mult is \\(1, 0\\)"),
+        ({"attn_resolutions": (3,)}, "attn_resolutions is \\(3,\\); the levels have sides \\[32, 16, 8, 4, 2\\]"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"encoding": "event"}, "event goes with event"),
         ({"decoding": "event"}, "event goes with event"),

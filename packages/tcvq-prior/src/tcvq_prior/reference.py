@@ -7,9 +7,9 @@ Names: class SnnGPT of GitHub Brain-Cog-Lab/tts_vqvae, the code of arXiv 2405.14
 from collections.abc import Mapping
 
 import torch
-from tcvq_neurons import drop_neuron_constants
 from torch import Tensor
 
+from tcvq_neurons import drop_neuron_constants
 from tcvq_prior.config import PriorConfig
 from tcvq_prior.transformer import SpikingPrior
 

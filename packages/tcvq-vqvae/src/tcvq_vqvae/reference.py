@@ -7,9 +7,9 @@ Names: GitHub Brain-Cog-Lab/tts_vqvae, the code of arXiv 2405.14474. Read such a
 from collections.abc import Mapping
 from typing import Literal
 
-from tcvq_neurons import drop_neuron_constants
 from torch import Tensor, nn
 
+from tcvq_neurons import drop_neuron_constants
 from tcvq_vqvae.config import VQVAEConfig
 from tcvq_vqvae.discriminator import PatchDiscriminator
 from tcvq_vqvae.model import SpikingVQVAE

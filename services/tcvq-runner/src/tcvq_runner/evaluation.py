@@ -36,6 +36,7 @@ class Findings:
     Attributes:
         x: Test images.
         x_hat: Their reconstructions.
+        train: Training images.
         samples: Generated images.
         reconstruction: How close ``x_hat`` is to ``x``.
         usage: Use of the codebook by the test images.
@@ -45,6 +46,7 @@ class Findings:
 
     x: Float[Tensor, "N C H W"]
     x_hat: Float[Tensor, "N C H W"]
+    train: Float[Tensor, "M C H W"]
     samples: Samples
     reconstruction: Reconstruction
     usage: CodeUsage
@@ -74,6 +76,7 @@ def measure(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Repor
     samples = read_samples(folder.need(folder.samples))
     _check_origin(folder, samples, vqvae.sha256)
     x, labels = tensors(open_split(recipe, "test"))
+    train = tensors(open_split(recipe, "train"))[0]
     if len(x) != len(codes.indices):
         raise ArtifactError(
             f"{folder.codes('test')} holds {len(codes.indices)} grids but the recipe's test split has {len(x)} images; "
@@ -82,10 +85,11 @@ def measure(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Repor
     with reporter.task("eval", len(x), "image") as task:
         decode = vqvae.model.to(compute.device).decode_indices
         x_hat = in_batches(decode, codes.indices, recipe.eval.batch_size, compute, task=task)
-        fidelity, skipped = _fidelity(recipe, samples, x, labels, x_hat)
+        fidelity, skipped = _fidelity(recipe, samples, (x, labels), x_hat, train)
     return Findings(
         x=x,
         x_hat=x_hat,
+        train=train,
         samples=samples,
         reconstruction=evaluate_reconstruction(x, x_hat),
         usage=code_usage(codes.indices, codes.n_embed),
@@ -95,9 +99,10 @@ def measure(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Repor
 
 
 def _fidelity(
-    recipe: Recipe, samples: Samples, x: Tensor, labels: Tensor, x_hat: Tensor
+    recipe: Recipe, samples: Samples, test: tuple[Tensor, Tensor], x_hat: Tensor, train: Tensor
 ) -> tuple[SampleEvaluation | None, str]:
     """Compare the samples with the test images, or say why not."""
+    x, labels = test
     extractor = feature_extractor(recipe)
     if extractor is None:
         return None, f"there is no classifier for {recipe.data.name}, in whose features images could be compared"
@@ -109,7 +114,7 @@ def _fidelity(
         x,
         extractor,
         real_labels=labels,
-        train=tensors(open_split(recipe, "train"))[0],
+        train=train,
         reconstructions=x_hat,
     )
     return evaluation, ""

@@ -5,7 +5,17 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcvq_eval import Curve, Headline, Picture, Report, SampleEvaluation, Section, code_usage_plot, loss_curves
+from tcvq_eval import (
+    Curve,
+    Headline,
+    Picture,
+    Report,
+    Section,
+    code_usage_plot,
+    loss_curves,
+    nearest_section,
+    sample_headlines,
+)
 from tcvq_runner.config import Recipe
 from tcvq_runner.curves import read_metrics
 from tcvq_runner.drawing import sample_sheet
@@ -36,6 +46,7 @@ def compose(folder: RunFolder, recipe: Recipe, found: "Findings", pairs: bytes) 
         pairs: PNG of test images above their reconstructions.
     """
     steps = folder.steps()
+    sampled = sample_headlines(found.fidelity) if found.fidelity else []
     metrics = {
         "reconstruction": found.reconstruction,
         "codebook": found.usage,
@@ -46,7 +57,7 @@ def compose(folder: RunFolder, recipe: Recipe, found: "Findings", pairs: bytes) 
     return Report(
         title=f"tcvq run: {recipe.name}",
         summary=f"A spiking image generator trained on {recipe.data.name}, seed {recipe.seed}.",
-        headlines=[*_sample_headlines(found.fidelity), *_model_headlines(found, _test_bits(folder))],
+        headlines=[*sampled, *_model_headlines(found, _test_bits(folder))],
         sections=_sections(folder, found, pairs),
         metrics=metrics,
         timings={name: float(step["seconds"]) for name, step in steps.items()},
@@ -54,19 +65,6 @@ def compose(folder: RunFolder, recipe: Recipe, found: "Findings", pairs: bytes) 
         environment=json.loads(folder.env.read_text("utf-8")) if folder.env.is_file() else {},
         commands=next_commands(folder.path),
     )
-
-
-def _sample_headlines(evaluation: SampleEvaluation | None) -> list[Headline]:
-    if evaluation is None:
-        return []
-    fidelity, codec = evaluation.fidelity, evaluation.codec
-    against = f"real {fidelity.fd_noise_floor:.2f}" + (f", reconstructions {codec.fd:.2f}" if codec else "")
-    real_precision, real_recall = f"real {fidelity.precision_ceiling:.2f}", f"real {fidelity.recall_ceiling:.2f}"
-    return [
-        Headline(label="fd_fashion", value=fidelity.fd, reference=against, better="lower"),
-        Headline(label="precision", value=fidelity.precision, reference=real_precision, better="higher"),
-        Headline(label="recall", value=fidelity.recall, reference=real_recall, better="higher"),
-    ]
 
 
 def _model_headlines(found: "Findings", bits: float) -> list[Headline]:
@@ -94,6 +92,7 @@ def _sections(folder: RunFolder, found: "Findings", pairs: bytes) -> list[Sectio
             text="Test images, and what remains of them after encoder, codebook and decoder.",
             pictures=[Picture(name="reconstructions", data=pairs, alt="Test images above their reconstructions")],
         ),
+        *([nearest_section(found.samples.images, found.train, found.fidelity.memorisation)] if found.fidelity else []),
         Section(title="Training", pictures=[Picture(name="curves", data=curves, alt="Training curves")]),
         Section(title="Codebook", pictures=[Picture(name="usage", data=usage, alt="Use of each code by test images")]),
     ]
