@@ -22,15 +22,16 @@ def test_adaptive_weight_is_the_ratio_of_gradient_norms():
     assert not weight.requires_grad
 
 
-@pytest.mark.parametrize(("scale", "expected"), [(0.0, 1e4), (float("inf"), 0.0)])
-def test_adaptive_weight_is_clamped_where_the_generator_gradient_vanishes_or_explodes(scale, expected):
+def test_adaptive_weight_is_clamped_where_the_generator_gradient_vanishes():
     w = torch.ones(2, requires_grad=True)
-    assert adaptive_weight(5 * w.sum(), (w * scale).sum(), w).item() == expected
+    assert adaptive_weight(5 * w.sum(), (w * 0.0).sum(), w).item() == 1e4
 
 
-def test_adaptive_weight_of_a_gradient_that_is_not_a_number_is_not_a_number():
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_adaptive_weight_of_a_gradient_that_is_not_finite_is_not_a_number(bad):
     w = torch.ones(2, requires_grad=True)
-    assert adaptive_weight(w.sum(), (w * torch.nan).sum(), w).isnan()
+    assert adaptive_weight(w.sum(), (w * bad).sum(), w).isnan()
+    assert adaptive_weight((w * bad).sum(), w.sum(), w).isnan()
 
 
 def test_error_inside_the_adaptive_weight_is_passed_on_unchanged(monkeypatch):

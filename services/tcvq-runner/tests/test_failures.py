@@ -86,7 +86,10 @@ def test_the_handlers_of_before_are_put_back():
             ["run", "debug", "prior.n_classes=7"],
             "tcvq: prior.n_classes is 7 but data.name=fashion-mini has 10 classes;",
         ),
-        (["run", "debug", "vqvae.image_size=32"], "tcvq: data.name=fashion-mini has images (1, 28, 28) but"),
+        (
+            ["run", "debug", "vqvae.image_size=32", "vqvae.attn_resolutions=[]"],
+            "tcvq: data.name=fashion-mini has images (1, 28, 28) but",
+        ),
         (["run", "debug", "stage1.batch_size=201"], "tcvq: stage1.batch_size is 201 but there are 200 images"),
         (["rnu"], "tcvq: No such command 'rnu'."),
         (["run", "--device", "tpu"], "tcvq: Invalid value for '--device'"),

@@ -48,9 +48,10 @@ def test_a_prior_that_contradicts_the_vqvae_is_refused():
     )
 
 
-def test_code_features_must_have_the_length_of_a_codebook_entry():
-    assert "vqvae.n_steps * vqvae.embed_dim = 16" in refusal("debug", "prior.code_features=5")
-    assert load_recipe("debug", ["prior.code_features=16"]).prior.code_features == 16
+def test_code_features_are_on_or_off_and_as_wide_as_a_codebook_entry():
+    assert load_recipe("debug", ["prior.code_features=1"]).prior.code_features == 16
+    assert load_recipe("debug", ["prior.code_features=0"]).prior.code_features == 0
+    assert load_recipe("fashion-mini", ["vqvae.n_steps=6"]).prior.code_features == 6 * 32
 
 
 @pytest.mark.parametrize(

@@ -113,20 +113,40 @@ def test_a_damaged_or_foreign_status_is_refused(run, text):
 
 
 def test_what_follows_stage_1_may_change_and_is_kept(run):
-    assert run.change(("stage2.max_steps=3",)).stage2.max_steps == 3
-    assert run.recipe().stage2.max_steps == 3
+    changed = run.change(("stage2.max_steps=3",))
+    assert changed.stage2.max_steps == 3
+    assert run.recipe() == RECIPE
+    run.keep(changed)
+    assert run.recipe() == changed
 
 
 def test_what_stage_1_was_trained_with_is_fixed(run):
     with pytest.raises(ConfigError, match=r"stage1\.max_steps is fixed"):
-        run.change(("stage1.max_steps=3",))
+        run.change(("stage1.max_steps=7",))
     assert run.recipe() == RECIPE
 
 
 def test_a_draw_without_wishes_lands_in_the_run_and_others_beside_it(run, tmp_path):
-    assert sample_folder(run, None, fresh=False) == run
-    assert sample_folder(run, tmp_path / "o", fresh=True) == RunFolder(tmp_path / "o")
-    fresh = sample_folder(run, None, fresh=True).path
-    fresh.mkdir()
-    assert fresh.parent == run.path
-    assert sample_folder(run, None, fresh=True).path != fresh
+    with sample_folder(run, None, fresh=False) as target:
+        assert target == run
+    with sample_folder(run, tmp_path / "o", fresh=True) as target:
+        assert target == RunFolder(tmp_path / "o")
+    with sample_folder(run, None, fresh=True) as target:
+        assert target.path.parent == run.path
+        with sample_folder(run, None, fresh=True) as other:
+            assert other.path != target.path
+
+
+def test_a_draw_into_a_folder_that_holds_something_or_is_in_use_is_refused(run, tmp_path):
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "theirs").write_text("theirs")
+    with pytest.raises(RunFolderError, match="is not empty"), sample_folder(run, full, fresh=True):
+        pass
+    assert [path.name for path in full.iterdir()] == ["theirs"]
+    with (
+        sample_folder(run, tmp_path / "o", fresh=True),
+        pytest.raises(RunFolderError, match="in use"),
+        sample_folder(run, tmp_path / "o", fresh=True),
+    ):
+        pass

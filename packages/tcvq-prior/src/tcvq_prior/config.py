@@ -1,4 +1,4 @@
-"""Every size and option of stage 2, checked when it is built; the defaults are the paper's."""
+"""Every size and option of stage 2, checked when it is built; sizes default to the paper's."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -12,7 +12,7 @@ class CodeTable(nn.Module):
     """One vector per code: a learned table, plus a linear map of fixed code features where they are given.
 
     Args:
-        config: Sizes; with ``code_features`` F > 0 a buffer ``features (K, F)`` is kept in the state dict.
+        config: Sizes.
     """
 
     def __init__(self, config: PriorConfig) -> None:

@@ -124,12 +124,11 @@ def _sample_batch(
     state = None
     for position in range(prior.config.n_tokens):
         logits, state = prior.extend(tokens, labels, position, state)
-        probabilities = choose(logits[:, -1])
-        cdf = probabilities.cumsum(-1)
-        if not cdf[:, -1].isfinite().all():
+        if not logits[:, -1].isfinite().all():
             raise FloatingPointError(
                 f"the prior's logits at position {position} are not finite; train or load it again"
             )
+        cdf = choose(logits[:, -1]).cumsum(-1)
         drawn = torch.searchsorted(cdf, numbers[:, position, None] * cdf[:, -1:], right=True).clamp(
             max=prior.n_embed - 1
         )

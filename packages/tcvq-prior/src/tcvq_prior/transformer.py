@@ -40,7 +40,7 @@ class SpikingPrior(nn.Module):
                     f"code features are {tuple(features.shape)}; the prior was built for {tuple(self.features.shape)}"
                 )
             centred = features - features.mean(0)
-            self.features.copy_(centred / centred.std())
+            self.features.copy_(centred / centred.std().clamp(min=1e-12))
         self.table = CodeTable(config)
         self.embedding = CodeEmbedding(config)
         blocks = [SpikingBlock(config) for _ in range(config.n_layer)]

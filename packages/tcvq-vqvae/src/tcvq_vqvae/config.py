@@ -1,4 +1,4 @@
-"""Every size and option of stage 1, checked when it is built; the defaults are the paper's."""
+"""Every size and option of stage 1, checked when it is built; sizes default to the paper's."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -162,5 +162,10 @@ class Stage1Config:
         for name in ("warmup_steps", "unquantized_steps", "revive_every", "grad_clip"):
             if getattr(self, name) < 0:
                 raise ValueError(f"stage1.{name} is {getattr(self, name)}; it must not be negative")
+        if self.unquantized_steps >= self.max_steps:
+            raise ValueError(
+                f"stage1.unquantized_steps is {self.unquantized_steps} of {self.max_steps} max_steps; "
+                "the codebook would never be trained"
+            )
         if not self.learning_rate > 0:
             raise ValueError(f"stage1.learning_rate is {self.learning_rate}; it must be positive")

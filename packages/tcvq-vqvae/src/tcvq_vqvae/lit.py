@@ -106,7 +106,7 @@ class LitVQVAE(lightning.LightningModule):
             l1 = F.l1_loss(x_hat, x)
             self.log("train/l1", l1.detach())
             return x_hat, l1, l1
-        if self._initial_latents:
+        if self._initial_latents and not self.model.codebook.initted:
             self.model.codebook.initialize(torch.cat(self._initial_latents, dim=1))
             self._initial_latents.clear()
         quantized = self.model.codebook(z)

@@ -22,8 +22,10 @@ def adaptive_weight(
     """λ = clamp(‖∂L_rec/∂W‖ / (‖∂L_G/∂W‖ + 1e-4), 0, 1e4) with W the decoder's last weight (Esser et al. 2021, eq. 7).
 
     Returns:
-        The weight that balances the two gradients, detached; NaN or inf where a gradient is.
+        The weight that balances the two gradients, detached; NaN if one of them is not finite.
     """
     (rec,) = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)
     (gen,) = torch.autograd.grad(generator, last_layer, retain_graph=True)
-    return (rec.norm() / (gen.norm() + 1e-4)).clamp(0.0, 1e4).detach()
+    rec_norm, gen_norm = rec.norm(), gen.norm()
+    weight = (rec_norm / (gen_norm + 1e-4)).clamp(0.0, 1e4)
+    return torch.where(rec_norm.isfinite() & gen_norm.isfinite(), weight, torch.nan).detach()

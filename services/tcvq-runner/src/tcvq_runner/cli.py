@@ -132,8 +132,8 @@ def sample(run: Path, out: Path | None, classes: tuple[str, ...], **options: Any
     settings = [f"{'' if k == 'seed' else 'sample.'}{k}={v}" for k, v in draw.items() if v is not None]
     with session.old_session(run, **options) as at:
         recipe = at.folder.recipe(tuple(settings))
-        target = run_dir.sample_folder(at.folder, out, fresh=bool(settings or classes))
-        drawing.sample(at.folder, recipe, at.compute, at.reporter, classes=classes, out=target.path)
+        with run_dir.sample_folder(at.folder, out, fresh=bool(settings or classes)) as target:
+            drawing.sample(at.folder, recipe, at.compute, at.reporter, classes=classes, out=target.path)
         click.echo(f"wrote {target.samples} and {target.samples_png}")
 
 

@@ -85,7 +85,8 @@ class Recipe:
         vqvae: Architecture of stage 1.
         loss: Objective of stage 1.
         stage1: Training of stage 1.
-        prior: Architecture of stage 2; ``n_embed`` and ``grid`` follow the VQ-VAE when a recipe leaves them out.
+        prior: Architecture of stage 2; ``n_embed`` and ``grid`` follow the VQ-VAE when a recipe leaves them out,
+            and so does the width of ``code_features`` where it is not 0.
         stage2: Training of stage 2.
         sample: How images are drawn.
         eval: What is measured.

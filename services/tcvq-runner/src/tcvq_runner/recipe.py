@@ -122,6 +122,8 @@ def _validate(tree: dict[str, Any], name: str) -> Recipe:
     _refuse_unknown(Recipe, tree)
     vqvae = TypeAdapter(dict[str, VQVAEConfig]).validate_json(_json({"vqvae": tree["vqvae"]}), strict=True)["vqvae"]
     tree["prior"] = {key: getattr(vqvae, key) for key in FOLLOWS_VQVAE} | tree["prior"]
+    if tree["prior"]["code_features"]:  # on or off in a recipe; their width is that of a codebook entry
+        tree["prior"]["code_features"] = vqvae.n_steps * vqvae.embed_dim
     return TypeAdapter(Recipe).validate_json(_json({"name": name} | tree), strict=True)
 
 

@@ -112,9 +112,12 @@ class RunFolder:
             raise ConfigError(
                 f"{fixed[0]} is fixed since stage 1 of {self.path} was trained; start a new run to change it"
             )
-        if after != before:
-            write_text(self.config, dump_recipe(after))
         return after
+
+    def keep(self, recipe: Recipe) -> None:
+        """Make ``recipe`` the run's own, once what it asks for has been made."""
+        if recipe != self.recipe():
+            write_text(self.config, dump_recipe(recipe))
 
     def need(self, path: Path) -> Path:
         """Return ``path``, a file of this run, if it exists.
@@ -180,12 +183,7 @@ def new_run(recipe: Recipe, out: Path | None, env: dict[str, Any]) -> Iterator[R
         OSError: It cannot be created.
     """
     path = _timestamped(Path("runs") / recipe.name) if out is None else out
-    if path.exists() and not path.is_dir():
-        raise RunFolderError(f"{path} exists and is not a folder; choose another with --out")
-    path.mkdir(parents=True, exist_ok=True)
-    with locked(path):
-        if any(entry.name != LOCK for entry in path.iterdir()):
-            raise RunFolderError(f"{path} is not empty; choose another folder with --out, or delete it first")
+    with _empty_folder(path):
         folder = RunFolder(path)
         write_text(folder.config, dump_recipe(recipe))
         write_json(folder.env, env)
@@ -206,11 +204,33 @@ def open_run(path: Path) -> Iterator[RunFolder]:
         yield RunFolder(path)
 
 
-def sample_folder(run: RunFolder, out: Path | None, *, fresh: bool) -> RunFolder:
-    """Return the folder for a draw: ``out``, or a new one inside the run for a fresh draw, or the run itself."""
+@contextmanager
+def sample_folder(run: RunFolder, out: Path | None, *, fresh: bool) -> Iterator[RunFolder]:
+    """Yield the folder for a draw: ``out``, or a new one inside the run for a fresh draw, or the run itself.
+
+    Raises:
+        RunFolderError: ``out`` is in use or not empty.
+        OSError: It cannot be created.
+    """
     if out is None and fresh:
         out = _timestamped(run.path, "samples-")
-    return run if out is None else RunFolder(out)
+    if out is None or out.resolve() == run.path.resolve():
+        yield run
+    else:
+        with _empty_folder(out) as path:
+            yield RunFolder(path)
+
+
+@contextmanager
+def _empty_folder(path: Path) -> Iterator[Path]:
+    """Create and lock an empty folder; refuse one that holds anything."""
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(f"{path} exists and is not a folder; choose another with --out")
+    path.mkdir(parents=True, exist_ok=True)
+    with locked(path):
+        if any(entry.name != LOCK for entry in path.iterdir()):
+            raise RunFolderError(f"{path} is not empty; choose another folder with --out, or delete it first")
+        yield path
 
 
 def _timestamped(parent: Path, prefix: str = "") -> Path:

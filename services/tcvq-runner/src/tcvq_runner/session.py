@@ -66,7 +66,7 @@ def new_session(items: Sequence[str], out: Path | None, **options: Unpack[Comput
 
 @contextmanager
 def old_session(path: Path, settings: Sequence[str] = (), **options: Unpack[ComputeOptions]) -> Iterator[Session]:
-    """Yield a session in an existing run folder, its recipe changed by settings.
+    """Yield a session in an existing run folder, its recipe changed by settings; the run keeps them if all goes well.
 
     Raises:
         ConfigError: A setting is wrong or comes too late.
@@ -75,4 +75,6 @@ def old_session(path: Path, settings: Sequence[str] = (), **options: Unpack[Comp
     compute = open_compute(**options)
     with open_run(path) as folder:
         recipe = folder.change(tuple(settings))
+        check_data(recipe)
         yield Session(folder=folder, recipe=recipe, compute=compute, reporter=open_reporter(sys.stderr))
+        folder.keep(recipe)
