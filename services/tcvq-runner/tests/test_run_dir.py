@@ -131,6 +131,7 @@ def test_a_draw_without_wishes_lands_in_the_run_and_others_beside_it(run, tmp_pa
         assert target == run
     with sample_folder(run, tmp_path / "o", fresh=True) as target:
         assert target == RunFolder(tmp_path / "o")
+    assert not target.path.exists()  # nothing was drawn
     with sample_folder(run, None, fresh=True) as target:
         assert target.path.parent == run.path
         with sample_folder(run, None, fresh=True) as other:

@@ -4,7 +4,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -217,8 +217,12 @@ def sample_folder(run: RunFolder, out: Path | None, *, fresh: bool) -> Iterator[
     if out is None or out.resolve() == run.path.resolve():
         yield run
     else:
-        with _empty_folder(out) as path:
-            yield RunFolder(path)
+        try:
+            with _empty_folder(out) as path:
+                yield RunFolder(path)
+        finally:
+            with suppress(OSError):  # a draw that failed before its first file leaves no folder; a filled one stays
+                out.rmdir()
 
 
 @contextmanager
