@@ -27,7 +27,7 @@ def _seed():
 
 
 @pytest.mark.parametrize("neuron", [LIF, LIFGate])
-@pytest.mark.parametrize("options", [{}, {"v_reset": None}, {"tau": 1.5, "decay_input": False}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"reset": "soft"}, {"tau": 1.5, "decay_input": False}], ids=str)
 @pytest.mark.parametrize("backend", ["auto", "reference", "torch"])
 def test_a_neuron_keeps_its_contract(neuron, options, backend):
     check_neuron(neuron(**options, backend=backend))

@@ -44,13 +44,13 @@ def assert_equal_backends(neuron, shape, dtype, backend, **options):
 
 @pytest.mark.parametrize("neuron", [lif, lif_gate])
 @pytest.mark.parametrize("detach_reset", BOOLS)
-@pytest.mark.parametrize("v_reset", [0.0, None])
+@pytest.mark.parametrize("reset", ["hard", "soft"])
 @pytest.mark.parametrize("n_steps", [1, 2, 4, 6, 16])
-def test_fused_backends_equal_the_reference_bit_for_bit(fused, n_steps, v_reset, detach_reset, neuron):
+def test_fused_backends_equal_the_reference_bit_for_bit(fused, n_steps, reset, detach_reset, neuron):
     for decay_input, fire_at_threshold in itertools.product(BOOLS, BOOLS):
         options = {"decay_input": decay_input, "fire_at_threshold": fire_at_threshold}
         assert_equal_backends(
-            neuron, (n_steps, 257), torch.float32, fused, v_reset=v_reset, detach_reset=detach_reset, **options
+            neuron, (n_steps, 257), torch.float32, fused, reset=reset, detach_reset=detach_reset, **options
         )
 
 
@@ -66,8 +66,8 @@ def test_equality_holds_for_any_size_and_for_constants_that_round(fused, n_site,
 @pytest.mark.parametrize("neuron", [lif, lif_gate])
 @pytest.mark.parametrize("tau", [2.0, 1.7])
 def test_half_inputs_are_computed_in_float32_and_rounded_once(fused, dtype, neuron, tau):
-    for v_reset, detach_reset in itertools.product((0.0, None), BOOLS):
-        assert_equal_backends(neuron, (4, 1025), dtype, fused, tau=tau, v_reset=v_reset, detach_reset=detach_reset)
+    for reset, detach_reset in itertools.product(("hard", "soft"), BOOLS):
+        assert_equal_backends(neuron, (4, 1025), dtype, fused, tau=tau, reset=reset, detach_reset=detach_reset)
 
 
 @pytest.mark.parametrize("neuron", [lif, lif_gate])

@@ -34,7 +34,7 @@ from tcvq_neurons.testing import check_neuron
 @pytest.mark.parametrize("neuron", [LIF, LIFGate])
 def test_modules_pass_the_conformance_kit(neuron, backend):
     check_neuron(neuron(backend=backend))
-    check_neuron(neuron(LIFConfig(v_reset=None, tau=1.7), detach_reset=False, backend=backend))
+    check_neuron(neuron(LIFConfig(reset="soft", tau=1.7), detach_reset=False, backend=backend))
 
 
 class Leaky(torch.nn.Module):
@@ -88,7 +88,7 @@ def test_modules_have_no_state():
 def test_options_are_the_fields_of_the_config():
     fields = {field.name: field.type for field in dataclasses.fields(LIFConfig)}
     assert LIFOptions.__annotations__ == fields
-    assert LIF(LIFConfig(tau=3.0), v_reset=None).config == LIFConfig(tau=3.0, v_reset=None)
+    assert LIF(LIFConfig(tau=3.0), reset="soft").config == LIFConfig(tau=3.0, reset="soft")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_options_are_the_fields_of_the_config():
         ({"tau": 0.5}, "lif.tau is 0.5"),
         ({"tau": float("nan")}, "lif.tau is nan"),
         ({"v_threshold": 0.0}, "lif.v_threshold is 0.0"),
-        ({"v_reset": 0.1}, "lif.v_reset is 0.1"),
+        ({"reset": "half"}, "lif.reset is 'half'"),
     ],
 )
 def test_constants_without_meaning_are_refused_by_name(options, word):

@@ -52,8 +52,8 @@ def test_hard_reset_sets_the_membrane_to_zero():
 
 def test_soft_reset_subtracts_the_threshold():
     # h = 1 fires and leaves 0.5; 0.5 + (1 - 0.5) / 2 = 0.75 fires and leaves 0.25
-    assert trace(2.0, v_reset=None) == ([1.0], 0.5)
-    assert trace(2.0, 1.0, v_reset=None) == ([1.0, 1.0], 0.25)
+    assert trace(2.0, reset="soft") == ([1.0], 0.5)
+    assert trace(2.0, 1.0, reset="soft") == ([1.0, 1.0], 0.25)
 
 
 def test_undecayed_input_is_added_whole():
@@ -105,11 +105,11 @@ def test_surrogate_is_the_derivative_of_its_primitive(alpha):
     assert QuadraticGate(alpha)(torch.zeros(())).item() == pytest.approx(alpha)
 
 
-@pytest.mark.parametrize("v_reset", [0.0, None])
+@pytest.mark.parametrize("reset", ["hard", "soft"])
 @pytest.mark.parametrize("decay_input", [True, False])
 @pytest.mark.parametrize("gate", [True, False])
-def test_smooth_relaxation_passes_gradcheck_and_has_the_surrogate_gradient(monkeypatch, v_reset, decay_input, gate):
-    options = {"v_reset": v_reset, "decay_input": decay_input, "detach_reset": False, "backend": "reference"}
+def test_smooth_relaxation_passes_gradcheck_and_has_the_surrogate_gradient(monkeypatch, reset, decay_input, gate):
+    options = {"reset": reset, "decay_input": decay_input, "detach_reset": False, "backend": "reference"}
     neuron = lif_gate if gate else lif
     x, v0 = torch.randn(4, 6, dtype=torch.float64), torch.rand(6, dtype=torch.float64) / 4
     x.requires_grad_()

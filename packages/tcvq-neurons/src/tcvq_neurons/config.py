@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Literal, TypedDict, get_args
 
 from tcvq_neurons.interface import Surrogate
 from tcvq_neurons.surrogate import QuadraticGate
+
+Reset = Literal["hard", "soft", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,7 +17,8 @@ class LIFConfig:
     Attributes:
         tau: Membrane time constant in steps; 1 has no memory.
         v_threshold: Membrane potential above which the neuron fires.
-        v_reset: 0 sets the membrane to 0 after a spike (hard reset); None subtracts ``v_threshold`` (soft reset).
+        reset: What a spike does to the membrane: ``hard`` sets it to 0, ``soft`` subtracts ``v_threshold``, ``none``
+            leaves it.
         decay_input: Divide the input by ``tau`` too: ``h = v + (x - v) / tau``; else ``h = v - v / tau + x``.
         detach_reset: Send no gradient through the spike that resets.
         fire_at_threshold: Fire at ``h == v_threshold`` as well.
@@ -24,7 +27,7 @@ class LIFConfig:
 
     tau: float = 2.0
     v_threshold: float = 0.5
-    v_reset: float | None = 0.0
+    reset: Reset = "hard"
     decay_input: bool = True
     detach_reset: bool = True
     fire_at_threshold: bool = False
@@ -34,22 +37,17 @@ class LIFConfig:
         """Reject constants for which the equations mean nothing.
 
         Raises:
-            ValueError: If ``tau``, ``v_threshold`` or ``v_reset`` is out of range.
+            ValueError: If ``tau``, ``v_threshold`` or ``reset`` is out of range.
             TypeError: If ``surrogate`` cannot be called.
         """
         if not (math.isfinite(self.tau) and self.tau >= 1):
             raise ValueError(f"lif.tau is {self.tau}; it must be finite and at least 1")
         if not (math.isfinite(self.v_threshold) and self.v_threshold > 0):
             raise ValueError(f"lif.v_threshold is {self.v_threshold}; it must be finite and positive")
-        if self.v_reset is not None and self.v_reset != 0:
-            raise ValueError(f"lif.v_reset is {self.v_reset}; only 0.0 (hard reset) and None (soft reset) exist")
+        if self.reset not in get_args(Reset):
+            raise ValueError(f"lif.reset is {self.reset!r}; known resets are {', '.join(get_args(Reset))}")
         if not callable(self.surrogate):
             raise TypeError(f"lif.surrogate is {self.surrogate!r}; pass an object such as QuadraticGate(alpha=2.0)")
-
-    @property
-    def soft_reset(self) -> bool:
-        """Whether a spike subtracts the threshold instead of setting the membrane to 0."""
-        return self.v_reset is None
 
 
 class LIFOptions(TypedDict, total=False):
@@ -57,7 +55,7 @@ class LIFOptions(TypedDict, total=False):
 
     tau: float
     v_threshold: float
-    v_reset: float | None
+    reset: Reset
     decay_input: bool
     detach_reset: bool
     fire_at_threshold: bool

@@ -49,11 +49,15 @@ def fire(h: Float[Tensor, "*site"], config: LIFConfig) -> Float[Tensor, "*site"]
 
 
 def reset(h: Float[Tensor, "*site"], s: Float[Tensor, "*site"], config: LIFConfig) -> Float[Tensor, "*site"]:
-    """Return the membrane after the spike: hard ``v = h (1 - s)``, soft ``v = h - s v_th``."""
+    """Return the membrane after the spike: hard ``v = h (1 - s)``, soft ``v = h - s v_th``, none ``v = h``."""
     s = s.detach() if config.detach_reset else s
-    if config.soft_reset:
-        return h - s * config.v_threshold
-    return h * (1 - s)
+    match config.reset:
+        case "hard":
+            return h * (1 - s)
+        case "soft":
+            return h - s * config.v_threshold
+        case "none":
+            return h
 
 
 def unroll(

@@ -38,7 +38,7 @@ def _constants(config: LIFConfig, gate: bool) -> Constants:
         alpha=np.float32(alpha),
         alpha_squared=np.float32(alpha * alpha),
         half_width=np.float32(1 / alpha),
-        soft=config.soft_reset,
+        soft=config.reset == "soft",
         decay_input=bool(config.decay_input),
         detach_reset=bool(config.detach_reset),
         at_threshold=bool(config.fire_at_threshold),

@@ -34,7 +34,7 @@ class TorchKernel:
                 torch.mul(x, s, out=y)
             else:
                 y.copy_(s)
-            if config.soft_reset:
+            if config.reset == "soft":
                 v.sub_(s.mul_(config.v_threshold))
             else:
                 v.mul_(s.neg_().add_(1))
@@ -59,8 +59,8 @@ class TorchKernel:
             gy = torch.zeros_like(h) if grad_y is None else grad_y[t].to(h.dtype)
             gs = gy * x_seq[t] if gate else gy
             if not config.detach_reset:
-                gs = gs - c * (config.v_threshold if config.soft_reset else h)
-            if not config.soft_reset:
+                gs = gs - c * (config.v_threshold if config.reset == "soft" else h)
+            if config.reset == "hard":
                 c.mul_(1 - s)
             gh = (gs * config.surrogate(h - config.v_threshold)).add_(c)
             q = gh / config.tau
@@ -97,7 +97,7 @@ def _recompute(x_seq: Tensor, v0: Tensor | None, config: LIFConfig) -> tuple[Ten
         _charge_(v, x.to(v.dtype), scratch, config)
         h.copy_(v)
         _fire(v, config, scratch, out=s)
-        if config.soft_reset:
+        if config.reset == "soft":
             v.sub_(torch.mul(s, config.v_threshold, out=scratch))
         else:
             v.mul_(torch.sub(torch.ones((), dtype=v.dtype, device=v.device), s, out=scratch))
