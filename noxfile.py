@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tomllib
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -56,9 +57,18 @@ def tests(session: nox.Session, package: str) -> None:
     sync(session, "--package", package, "--group", "test")
     session.run("python", "tools/check_alone.py", package)
     pytest(session, package, str(folder / "tests"))
-    if "[project.optional-dependencies]" in (folder / "pyproject.toml").read_text(encoding="utf-8"):
-        sync(session, "--package", package, "--group", "test", "--all-extras")
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    if extras := sorted(set(project.get("optional-dependencies", ())) - {"cuda12"}):  # cuda13 is the same code
+        sync(session, "--package", package, "--group", "test", *(f"--extra={extra}" for extra in extras))
         pytest(session, f"{package}-extras", str(folder / "tests"))
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Compare neurons and codebooks with the libraries that others use; the warnings of these are let pass."""
+    sync(session, "--group", "test", "--group", "peers")
+    session.install("--quiet", "--no-deps", "braincog==0.2.7.19")  # its neuron needs none of its heavy dependencies
+    pytest(session, "peers", "-m", "peer", "-W", "default", "packages")
 
 
 @nox.session

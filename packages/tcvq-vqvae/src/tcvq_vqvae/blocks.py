@@ -5,6 +5,7 @@ Only the neurons couple time steps; every other layer runs once on all steps fol
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcvq_neurons import LIF, LIFGate, merge_time
+from tcvq_vqvae.config import VQVAEConfig
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -50,7 +52,7 @@ class ResBlock(nn.Module):
         self.gate1 = LIFGate()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.step_emb = nn.Parameter(torch.randn(n_steps, out_channels)) if time_embedding else None
-        self.step_gate = LIFGate()
+        self.step_gate = LIFGate() if time_embedding else None
         self.step_proj = nn.Linear(out_channels, out_channels) if time_embedding else None
         self.norm2 = group_norm(out_channels)
         self.gate2 = LIFGate()
@@ -64,10 +66,21 @@ class ResBlock(nn.Module):
     def forward(self, x_seq: Float[Tensor, "T B C_in H W"]) -> Float[Tensor, "T B C_out H W"]:
         """Map a sequence of feature maps."""
         h = merge_time(self.conv1, self.gate1(merge_time(self.norm1, x_seq)))
-        if self.step_emb is not None and self.step_proj is not None:
+        if self.step_emb is not None and self.step_gate is not None and self.step_proj is not None:
             h = h + self.step_proj(self.step_gate(self.step_emb))[:, None, :, None, None]
         h = self.dropout(self.gate2(merge_time(self.norm2, h)))
         return merge_time(self.shortcut, x_seq) + merge_time(self.conv2, h)
+
+
+def res_blocks(config: VQVAEConfig) -> Callable[[int, int], ResBlock]:
+    """Return the function (channels in, channels out) -> residual block of a network."""
+    return partial(
+        ResBlock,
+        n_steps=config.n_steps,
+        shortcut=config.shortcut,
+        time_embedding=config.time_embedding,
+        dropout=config.dropout,
+    )
 
 
 class SpikeAttention(nn.Module):

@@ -1,12 +1,10 @@
 """The spiking decoder: features ``(T, B, z_channels, h, w)`` to frames ``(T, B, C, H, W)``."""
 
-from functools import partial
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcvq_neurons import LIF, LIFGate, merge_time
-from tcvq_vqvae.blocks import Level, Middle, ResBlock, Upsample, group_norm
+from tcvq_vqvae.blocks import Level, Middle, Upsample, group_norm, res_blocks
 from tcvq_vqvae.config import VQVAEConfig
 
 
@@ -19,13 +17,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
-        block = partial(
-            ResBlock,
-            n_steps=config.n_steps,
-            shortcut=config.shortcut,
-            time_embedding=config.time_embedding,
-            dropout=config.dropout,
-        )
+        block = res_blocks(config)
         widths = [config.width * m for m in (*config.channel_mult, config.channel_mult[-1])]
         side = config.image_size // config.space_to_depth
         self.conv_in = nn.Conv2d(config.z_channels, widths[-1], 3, padding=1)

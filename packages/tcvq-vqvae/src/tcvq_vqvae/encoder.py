@@ -1,12 +1,10 @@
 """The spiking encoder: frames ``(T, B, C, H, W)`` to features ``(T, B, z_channels, h, w)``."""
 
-from functools import partial
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcvq_neurons import LIF, LIFGate, merge_time
-from tcvq_vqvae.blocks import Downsample, Level, Middle, ResBlock, group_norm
+from tcvq_vqvae.blocks import Downsample, Level, Middle, group_norm, res_blocks
 from tcvq_vqvae.config import VQVAEConfig
 
 
@@ -19,13 +17,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
-        block = partial(
-            ResBlock,
-            n_steps=config.n_steps,
-            shortcut=config.shortcut,
-            time_embedding=config.time_embedding,
-            dropout=config.dropout,
-        )
+        block = res_blocks(config)
         widths = [config.width * m for m in (1, *config.channel_mult)]
         side = config.image_size // config.space_to_depth
         self.fold = nn.PixelUnshuffle(config.space_to_depth)
