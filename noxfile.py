@@ -36,9 +36,8 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.run("lint-imports", "--no-cache", env={"PYTHONPATH": os.pathsep.join(SOURCES)})
-    for tool in ("check_pins.py", "check_sizes.py"):
-        session.run("python", f"tools/{tool}")
-    session.run("python", "tools/interface_lock.py", "--check")
+    for tool in ("check_pins.py", "check_sizes.py", "interface_lock.py --check"):
+        session.run("python", *f"tools/{tool}".split())
     session.run("codespell", "--skip", "uv.lock,*.json,*.svg,*.html", *SOURCES, "docs", "tests", "tools", "README.md")
 
 
@@ -53,13 +52,13 @@ def typecheck(session: nox.Session) -> None:
 @nox.parametrize("package", list(PROJECTS), ids=list(PROJECTS))
 def tests(session: nox.Session, package: str) -> None:
     """Unit tests of one package, in an environment that holds only that package and what it declares."""
-    folder = PROJECTS[package]
-    sync(session, "--package", package, "--group", "test")
+    folder, alone = PROJECTS[package], ("--package", package, "--group", "test")
+    sync(session, *alone)
     session.run("python", "tools/check_alone.py", package)
     pytest(session, package, str(folder / "tests"))
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    if extras := sorted(set(project.get("optional-dependencies", ())) - {"cuda12"}):  # cuda13 is the same code
-        sync(session, "--package", package, "--group", "test", *(f"--extra={extra}" for extra in extras))
+    if extras := project.get("optional-dependencies", {}).keys() - {"cuda12"}:  # cuda13 is the same code
+        sync(session, *alone, *(f"--extra={extra}" for extra in sorted(extras)))
         pytest(session, f"{package}-extras", str(folder / "tests"))
 
 

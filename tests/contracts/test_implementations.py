@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tcvq_codebook import TemporalCodebook
+from tcvq_codebook import TemporalCodebook, save_codebook
 from tcvq_codebook.testing import check_quantizer
-from tcvq_data import dataset_names, open_dataset
+from tcvq_data import dataset_names, open_dataset, read_artifact
 from tcvq_data.testing import check_image_source
 from tcvq_eval import FashionFeatures
 from tcvq_eval.testing import check_feature_extractor
@@ -39,6 +39,25 @@ def test_the_temporal_codebook_keeps_the_contract_of_a_quantizer(init):
     codebook = TemporalCodebook(8, 5, 3, init=init)
     codebook.initialize(z)
     check_quantizer(codebook, z)
+
+
+def test_every_other_codebook_keeps_its_part_of_that_contract():
+    z = torch.randn(3, 4, 6, 2, 2)
+    for codebook, promises in (
+        (TemporalCodebook(8, 6, 3, update="ema"), {}),
+        (TemporalCodebook(8, 6, 3, similarity="cosine"), {"nearest_entry": False, "identity_gradient": False}),
+        (TemporalCodebook(8, 6, 3, estimator="rotation"), {"identity_gradient": False}),
+    ):
+        codebook.initialize(z)
+        check_quantizer(codebook.eval(), z, **promises)
+
+
+def test_a_codebook_file_is_an_artifact_like_every_other(tmp_path):
+    codebook = TemporalCodebook(8, 5, 3)
+    sha256 = save_codebook(tmp_path / "codebook.safetensors", codebook)
+    loaded = read_artifact(tmp_path / "codebook.safetensors", schema="tcvq.codebook/1")
+    assert loaded.sha256 == sha256
+    assert torch.equal(loaded.tensors["codebook"], codebook.codebook)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

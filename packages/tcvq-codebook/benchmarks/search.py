@@ -1,23 +1,32 @@
-"""Time and extra memory of the search against the broadcast distance, `torch.cdist` and the bare matrix product.
+"""Time and extra memory of the search against the broadcast distance, `torch.cdist` and bare matrix products.
 
-Run as ``python benchmarks/search.py [--threads 2] [--sites 2048 --codes 1024 --width 1024]``. Every method runs once to
-warm up; the fastest of the repetitions counts. Ratios are relative to `tcvq_codebook.nearest`.
+    python benchmarks/search.py                                                 # N = 2,048, K = 1,024, T·D = 1,024
+    python benchmarks/search.py --sites 32768 --codes 16384 --width 1536 --repeats 3 --skip broadcast cdist
+
+``matmul`` multiplies at once and holds all N·K scores; ``matmul in chunks`` multiplies the same blocks of rows and
+entries as the search, and ``matmul in rows`` as many rows at a time, by all entries, as fit the search's memory bound.
+None of them finds an index: they are the floor of every search that uses a matrix product.
+Repetitions of all methods take turns and medians count; ratios are relative to `tcvq_codebook.nearest`.
 """
 
 import argparse
-import json
-import tempfile
-import time
 from collections.abc import Callable
-from itertools import accumulate
 from pathlib import Path
 
 import torch
+from measure import measure, table, write_json
 from torch import Tensor
 
 from tcvq_codebook import nearest
+from tcvq_codebook.nearest import chunk_sizes
 
-Search = Callable[[Tensor, Tensor], Tensor]
+Search = Callable[[Tensor, Tensor], Tensor | None]
+BOUND = 64 * 2**20  # the default bound of `nearest`, in bytes
+
+
+def search(z: Tensor, codes: Tensor) -> Tensor:
+    """Search with `tcvq_codebook.nearest`."""
+    return nearest(z, codes, max_bytes=BOUND)
 
 
 def broadcast(z: Tensor, codes: Tensor) -> Tensor:
@@ -30,57 +39,60 @@ def cdist(z: Tensor, codes: Tensor) -> Tensor:
     return torch.cdist(z, codes).argmin(1)
 
 
-def matmul(z: Tensor, codes: Tensor) -> Tensor:
-    """Multiply only: the floor of every search that uses a matrix product. Its result is not a search."""
-    return z @ codes.t()
+def matmul(z: Tensor, codes: Tensor) -> None:
+    """Multiply only, all rows at once."""
+    z @ codes.t()
 
 
-def seconds(search: Search, z: Tensor, codes: Tensor, repeats: int) -> float:
-    """Return the shortest of ``repeats`` wall times after one warm-up call."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        search(z, codes)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+def matmul_in_chunks(z: Tensor, codes: Tensor) -> None:
+    """Multiply only, in the blocks of the search."""
+    rows, block = chunk_sizes(len(codes), codes.shape[1], codes.element_size(), BOUND)
+    for some in codes.split(block):
+        for part in z.split(rows):
+            part @ some.t()
 
 
-def peak_bytes(search: Search, z: Tensor, codes: Tensor) -> int:
-    """Return the largest amount of memory that one call holds at once beyond its inputs, in bytes."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        search(z, codes)
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "trace.json"
-        profile.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
-    changes = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]")
-    return max(accumulate(size for _, size in changes))
+def matmul_in_rows(z: Tensor, codes: Tensor) -> None:
+    """Multiply only, in chunks of rows whose scores fit the bound."""
+    for part in z.split(max(1, BOUND // (len(codes) * z.element_size()))):
+        part @ codes.t()
+
+
+METHODS: dict[str, Search] = {
+    "nearest": search,
+    "matmul in chunks": matmul_in_chunks,
+    "matmul in rows": matmul_in_rows,
+    "matmul": matmul,
+    "cdist": cdist,
+    "broadcast": broadcast,
+}
 
 
 def main() -> None:
     """Print one line per method."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in {"threads": 1, "sites": 2048, "codes": 1024, "width": 1024, "repeats": 3}.items():
+    for name, default in {"threads": 1, "sites": 2048, "codes": 1024, "width": 1024, "repeats": 5}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--no-broadcast", action="store_true", help="skip the distance tensor (N, K, width)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--skip", nargs="*", default=[], choices=list(METHODS)[1:], metavar="METHOD")
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    z, codes = torch.randn(args.sites, args.width), torch.randn(args.codes, args.width)
-    methods: dict[str, Search] = {"nearest": nearest, "matmul": matmul, "cdist": cdist, "broadcast": broadcast}
-    if args.no_broadcast:
-        del methods["broadcast"]
-    print(f"N={args.sites} K={args.codes} width={args.width} threads={args.threads} torch={torch.__version__}")
-    expected = nearest(z, codes)
-    base_wall, base_extra = seconds(nearest, z, codes, args.repeats), peak_bytes(nearest, z, codes)
-    for name, search in methods.items():
-        wall = seconds(search, z, codes, 1 if search is broadcast else args.repeats)
-        extra = peak_bytes(search, z, codes)
-        found = "" if search is matmul else f"  same indices {(search(z, codes) == expected).float().mean():.2%}"
-        print(
-            f"{name:10} {wall * 1e3:9.1f} ms (x{wall / base_wall:6.2f})"
-            f" {extra / 2**20:9.1f} MiB (x{extra / base_extra:6.2f}){found}"
-        )
+    device = torch.device(args.device)
+    z, codes = (torch.randn(n, args.width).to(device) for n in (args.sites, args.codes))
+    chosen = {name: method for name, method in METHODS.items() if name not in args.skip}
+    calls = {name: (lambda method=method: method(z, codes)) for name, method in chosen.items()}
+    repeats = {name: 1 if name == "broadcast" else args.repeats for name in calls}
+    setting = {name: getattr(args, name) for name in ("sites", "codes", "width", "threads", "repeats", "device")}
+    print(f"N={args.sites} K={args.codes} width={args.width} {device} threads={args.threads} torch={torch.__version__}")
+    results = measure(calls, repeats, device)
+    indices = {name: found.result for name, found in results.items() if isinstance(found.result, Tensor)}
+    notes = {
+        name: f"same indices {(found == indices['nearest']).float().mean():.2%}" for name, found in indices.items()
+    }
+    print(table(results, notes))
+    write_json(args.json, setting, results, notes)
 
 
 if __name__ == "__main__":

@@ -115,11 +115,13 @@ def test_float64_vectors_are_searched_in_float64():
     assert nearest(z, codes).tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("n", "k", "width"), [(4096, 256, 128), (64, 4096, 512)])
-def test_peak_extra_memory_stays_below_the_bound(n, k, width, tmp_path):
+def test_peak_extra_memory_stays_below_the_bound(n, k, width, masked, tmp_path):
     z, codes, bound = torch.randn(n, width), torch.randn(k, width), MIB
+    mask = torch.rand(n, 4) < 0.5 if masked else None
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        nearest(z, codes, max_bytes=bound)
+        nearest(z, codes, mask=mask, max_bytes=bound)
     profile.export_chrome_trace(str(tmp_path / "trace.json"))
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     changes = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]")
@@ -133,5 +135,41 @@ def test_peak_extra_memory_stays_below_the_bound(n, k, width, tmp_path):
 def test_a_chunk_fits_its_byte_bound(k, width, itemsize, mib):
     rows, codes = chunk_sizes(k, width, itemsize, mib * MIB)
     assert itemsize * (2 * codes * width + rows * (codes + width)) <= mib * MIB
+    assert codes == k or codes < 64 or codes % 64 == 0
     assert rows >= 1
     assert 1 <= codes <= k
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(1, 9), k=st.integers(1, 9), t=st.integers(1, 4), seed=st.integers(0, 2**31), chunk=st.integers(1, 900)
+)
+def test_masked_and_weighted_steps_count_as_they_should(n, k, t, seed, chunk):
+    draw = torch.Generator().manual_seed(seed)
+    z, codes = torch.randn(n, t, 3, generator=draw) + 5, torch.randn(k, t, 3, generator=draw) + 5
+    mask, weights = torch.rand(n, t, generator=draw) < 0.6, torch.rand(t, generator=draw)
+    squared = (z.double()[:, None] - codes.double()).square().sum(3) * weights * mask[:, None]
+    for found, distance in [
+        (nearest(z.flatten(1), codes.flatten(1), mask=mask, step_weights=weights, max_bytes=chunk), squared.sum(2)),
+        (nearest(z.flatten(1), codes.flatten(1), step_weights=weights, max_bytes=chunk), None),
+    ]:
+        full = ((z.double()[:, None] - codes.double()).square().sum(3) * weights).sum(2)
+        expected = full if distance is None else distance
+        chosen = expected.gather(1, found[:, None]).squeeze(1)
+        torch.testing.assert_close(chosen, expected.min(1).values, rtol=1e-5, atol=1e-5)
+
+
+def test_a_row_without_a_valid_step_has_index_zero():
+    mask = torch.tensor([[False, False], [True, False]])
+    assert nearest(torch.ones(2, 2), torch.tensor([[5.0, 5.0], [1.0, 9.0]]), mask=mask).tolist() == [0, 1]
+
+
+def test_steps_that_do_not_divide_the_width_are_an_error():
+    with pytest.raises(ValueError, match=r"width 4 .* 3 steps"):
+        nearest(torch.ones(2, 4), torch.ones(2, 4), step_weights=torch.ones(3))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_search_for_what_is_not_finite_is_an_error(value):
+    with pytest.raises(ValueError, match=r"1 of 3 sites .* NaN or inf"):
+        nearest(torch.tensor([[1.0], [value], [2.0]]), torch.ones(2, 1))

@@ -1,11 +1,14 @@
 """The temporal codebook: what it returns, where its gradients go, and what it refuses."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcvq_codebook import Quantizer, TemporalCodebook, straight_through
+from tcvq_codebook.config import CodebookConfig
 from tcvq_codebook.testing import check_quantizer
 
 
@@ -43,8 +46,8 @@ def test_the_temporal_codebook_passes_the_conformance_kit(codebook, z, dtype):
 
 def test_a_broken_quantizer_fails_the_conformance_kit(codebook, z):
     class Second(TemporalCodebook):
-        def _search(self, sites, z):
-            return (super()._search(sites, z) + 1) % self.n_embed
+        def _search(self, *args):
+            return (super()._search(*args) + 1) % self.n_embed
 
     broken = Second(17, 8, 4)
     broken.load_state_dict(codebook.state_dict())
@@ -85,7 +88,9 @@ def test_the_memory_format_of_the_latents_changes_nothing(codebook, z):
 
 @pytest.mark.parametrize(("legacy", "weights"), [(False, (1.0, 0.3)), (True, (0.3, 1.0))])
 def test_beta_weighs_the_commitment_term_or_in_the_legacy_placement_the_codebook_term(codebook, z, legacy, weights):
-    codebook.beta, codebook.legacy_beta = 0.3, legacy
+    loaded = TemporalCodebook(17, 8, 4, beta=0.3, legacy_beta=legacy)
+    loaded.load_state_dict(codebook.state_dict())
+    codebook = loaded
     grad_z, grad_codes = closed_form_gradients(codebook, z, *weights)
     leaf = z.requires_grad_()
     out = codebook(leaf)
@@ -159,7 +164,50 @@ def test_an_index_outside_the_codebook_is_an_error(codebook, index):
         codebook.lookup(torch.tensor([[0, index]]))
 
 
-@pytest.mark.parametrize("wrong", [{"n_embed": 0}, {"n_steps": 0}, {"beta": -1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"n_embed": 0},
+        {"n_steps": 0},
+        {"beta": -1.0},
+        {"decay": 1.0},
+        {"eps": 0.0},
+        {"max_bytes": 0},
+        {"step_weights": (1.0, 2.0)},
+        {"step_weights": (1.0, -2.0, 0.0)},
+        {"step_weights": (0.0, 0.0, 0.0)},
+    ],
+)
 def test_impossible_options_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         TemporalCodebook(**{"n_embed": 4, "embed_dim": 2, "n_steps": 3, **wrong})
+
+
+@pytest.mark.parametrize("name", ["init", "similarity", "norm", "update", "estimator"])
+def test_an_unknown_choice_is_refused_by_name(name):
+    config = object.__new__(CodebookConfig)
+    for field in fields(CodebookConfig):
+        object.__setattr__(
+            config, field.name, {"n_embed": 4, "embed_dim": 2, "n_steps": 3}.get(field.name, field.default)
+        )
+    object.__setattr__(config, name, "magic")
+    with pytest.raises(ValueError, match=f"{name} must be one of .*'magic'"):
+        config.__post_init__()
+
+
+def test_a_codebook_is_built_from_its_config():
+    config = CodebookConfig(n_embed=4, embed_dim=2, n_steps=3, update="ema", step_weights=(1.0, 0.5, 0.0))
+    assert TemporalCodebook.from_config(config).config == config
+    assert TemporalCodebook(4, 2, 3, update="ema", step_weights=(1.0, 0.5, 0.0)).config == config
+
+
+def test_the_state_dict_of_a_codebook_learned_by_gradient_has_three_entries(codebook):
+    assert list(codebook.state_dict()) == ["codebook", "initted", "counts"]
+
+
+def test_learning_can_be_switched_off_in_training_mode(codebook, z):
+    before = codebook.counts.clone()
+    out = codebook.quantize(z, learn=False)
+    assert torch.equal(codebook.counts, before)
+    assert torch.equal(out.indices, codebook(z).indices)
+    assert not torch.equal(codebook.counts, before)

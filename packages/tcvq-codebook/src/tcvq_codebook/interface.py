@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-INTERFACE_VERSION = "0.1"
+INTERFACE_VERSION = "0.2"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,10 +14,12 @@ class Quantized:
     """What a codebook returns for one batch of latents.
 
     Attributes:
-        z_q: The chosen entries; equal to ``lookup(indices)`` bit for bit, with the gradient of the identity.
+        z_q: The chosen entries; equal to ``lookup(indices)`` bit for bit. The latents get its gradient unchanged, or as
+            the codebook's estimator transforms it.
         indices: Which entry each site chose, raster order; int64.
         loss: Codebook term plus commitment term, weighted; what a training loop adds to its objective.
-        perplexity: exp(entropy) of the code counts of this batch, between 1 and K. A diagnostic without gradient.
+        perplexity: exp(entropy) of the code counts of this batch, between 1 and K; in training, over all
+            ranks. A diagnostic without gradient.
         codebook_loss: mean ||sg(z) - e||^2 over all elements, unweighted.
         commitment_loss: mean ||z - sg(e)||^2 over all elements, unweighted.
     """

@@ -32,3 +32,25 @@ def dead_codes(counts: Int[Tensor, "K"], min_usage: float) -> Bool[Tensor, "K"]:
     Nothing is dead before anything was counted.
     """
     return counts < min_usage * counts.sum() / len(counts)
+
+
+def dead_fraction(counts: Int[Tensor, "K"], min_usage: float = 0.1) -> Float[Tensor, ""]:
+    """Return the share of codes that `dead_codes` calls dead, between 0 and 1."""
+    return dead_codes(counts, min_usage).float().mean()
+
+
+def usage_weights(
+    n_embed: int, counts: Int[Tensor, "K"] | Float[Tensor, "K"] | None = None, *, device: torch.device | None = None
+) -> Float[Tensor, "K"]:
+    """Return p_k = counts_k / Σ counts in float64, or 1/K for each code where nothing was counted or given.
+
+    Raises:
+        ValueError: If there is not one count per code.
+    """
+    if counts is None:
+        counts = torch.ones(n_embed, device=device)
+    if len(counts) != n_embed:
+        raise ValueError(f"got {len(counts)} counts for {n_embed} codes; pass one count per code")
+    p = counts.to(device, torch.float64)
+    total = p.sum()
+    return torch.where(total > 0, p / total, 1 / n_embed)

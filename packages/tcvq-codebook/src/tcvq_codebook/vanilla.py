@@ -1,13 +1,16 @@
 """The paper's baseline: one codebook of vectors shared by all steps, each step searched alone."""
 
 from dataclasses import dataclass
+from typing import Unpack
 
 from einops import rearrange
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
+from tcvq_codebook.config import CodebookOptions
 from tcvq_codebook.interface import Quantized
-from tcvq_codebook.temporal import Init, TemporalCodebook
+from tcvq_codebook.layout import Mask
+from tcvq_codebook.temporal import TemporalCodebook
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,30 +29,26 @@ class VanillaCodebook(nn.Module):
     Args:
         n_embed: Number of entries K.
         embed_dim: Width D of an entry.
-        beta: Weight of the commitment term.
-        legacy_beta: Put ``beta`` on the codebook term instead, as the paper's released code does.
-        init: Where the first codes come from, as for `TemporalCodebook`.
+        **options: The other fields of `CodebookConfig`, with n_steps = 1.
     """
 
-    def __init__(
-        self, n_embed: int, embed_dim: int, *, beta: float = 0.25, legacy_beta: bool = False, init: Init = "kmeans"
-    ) -> None:
+    def __init__(self, n_embed: int, embed_dim: int, **options: Unpack[CodebookOptions]) -> None:
         super().__init__()
-        self.step = TemporalCodebook(n_embed, embed_dim, 1, beta=beta, legacy_beta=legacy_beta, init=init)
+        self.step = TemporalCodebook(n_embed, embed_dim, 1, **options)
         self.n_embed, self.embed_dim = n_embed, embed_dim
 
     @property
     def codebook(self) -> Float[Tensor, "K D"]:
-        """The entries, a view of the parameter ``step.codebook``."""
+        """The entries, a view of ``step.codebook``."""
         return self.step.codebook.squeeze(1)
 
-    def forward(self, z: Float[Tensor, "T B D H W"]) -> StepwiseQuantized:
+    def forward(self, z: Float[Tensor, "T B D H W"], mask: Mask | None = None) -> StepwiseQuantized:
         """Quantize every step of the latents and compute the losses.
 
         Raises:
-            ValueError: If D is not the codebook's, or a latent is not finite.
+            ValueError: If D is not the codebook's, a latent is not finite, or the mask does not fit.
         """
-        out = self.step(_fold(z))
+        out = self.step(_fold(z), _fold_mask(mask))
         return StepwiseQuantized(
             z_q=_unfold(out.z_q.squeeze(0), len(z)),
             indices=_unfold(out.indices, len(z)),
@@ -59,9 +58,9 @@ class VanillaCodebook(nn.Module):
             commitment_loss=out.commitment_loss,
         )
 
-    def encode(self, z: Float[Tensor, "T B D H W"]) -> Int64[Tensor, "T B H W"]:
-        """Return the index of the nearest entry of every step of every site, without gradient."""
-        return _unfold(self.step.encode(_fold(z)), len(z))
+    def encode(self, z: Float[Tensor, "T B D H W"], mask: Mask | None = None) -> Int64[Tensor, "T B H W"]:
+        """Return the index of the nearest entry of every step of every site, without gradient; 0 for masked steps."""
+        return _unfold(self.step.encode(_fold(z), _fold_mask(mask)), len(z))
 
     def lookup(self, indices: Int[Tensor, "T B *grid"]) -> Float[Tensor, "T B D *grid"]:
         """Return the entries that the indices name, with gradient to the codebook.
@@ -71,17 +70,23 @@ class VanillaCodebook(nn.Module):
         """
         return _unfold(self.step.lookup(indices.flatten(0, 1)).squeeze(0), len(indices))
 
-    def initialize(self, z: Float[Tensor, "T B D H W"]) -> None:
+    def initialize(self, z: Float[Tensor, "T B D H W"], mask: Mask | None = None) -> None:
         """Draw all codes from these latents now; see `TemporalCodebook.initialize`."""
-        self.step.initialize(_fold(z))
+        self.step.initialize(_fold(z), _fold_mask(mask))
 
-    def revive(self, z: Float[Tensor, "T B D H W"], *, min_usage: float = 0.1) -> Bool[Tensor, "K"]:
+    def revive(
+        self, z: Float[Tensor, "T B D H W"], mask: Mask | None = None, *, min_usage: float = 0.1
+    ) -> Bool[Tensor, "K"]:
         """Replace dead entries by steps of these latents; see `TemporalCodebook.revive`."""
-        return self.step.revive(_fold(z), min_usage=min_usage)
+        return self.step.revive(_fold(z), _fold_mask(mask), min_usage=min_usage)
 
 
 def _fold(z: Float[Tensor, "T B D H W"]) -> Float[Tensor, "1 TB D H W"]:
     return rearrange(z, "t b d h w -> 1 (t b) d h w")
+
+
+def _fold_mask(mask: Mask | None) -> Bool[Tensor, "1 TB *grid"] | None:
+    return None if mask is None else mask.flatten(0, 1).unsqueeze(0)
 
 
 def _unfold(x: Tensor, n_steps: int) -> Tensor:
