@@ -1,5 +1,7 @@
 """A public signature cannot change unless the interface version changes with it."""
 
+from importlib import import_module
+
 import pytest
 
 
@@ -16,7 +18,10 @@ def check(tree):
 
 
 def bump(tree, package, new):
-    tree.edit(tree.source(package) / "interface.py", 'INTERFACE_VERSION = "0.1"', f'INTERFACE_VERSION = "{new}"')
+    """Raise the interface version and return what it was."""
+    old = import_module(f"{package}.interface").INTERFACE_VERSION
+    tree.edit(tree.source(package) / "interface.py", f'INTERFACE_VERSION = "{old}"', f'INTERFACE_VERSION = "{new}"')
+    return old
 
 
 def test_a_changed_protocol_method_without_a_bump_fails_and_names_the_lines(locked):
@@ -55,10 +60,10 @@ def test_a_name_that_leaves_the_facade_fails(locked):
 def test_a_changed_signature_with_a_bump_asks_for_the_new_lock_and_then_passes(locked):
     interface = locked.source("tcvq_codebook") / "interface.py"
     locked.edit(interface, "def lookup(self, indices:", "def lookup(self, codes:")
-    bump(locked, "tcvq_codebook", "0.2")
+    old = bump(locked, "tcvq_codebook", "0.99")
     result = check(locked)
     assert result.returncode == 1
-    assert "'0.1' → '0.2'" in result.stdout
+    assert f"'{old}' → '0.99'" in result.stdout
     assert "--write" in result.stdout
     assert locked.run("python", "tools/interface_lock.py", "--write").returncode == 0
     assert check(locked).returncode == 0

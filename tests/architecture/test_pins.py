@@ -6,6 +6,8 @@ from importlib import import_module, metadata
 import pytest
 
 PROVIDERS = ["tcvq_neurons", "tcvq_codebook", "tcvq_data", "tcvq_vqvae", "tcvq_prior", "tcvq_eval"]
+NOW = {package: import_module(f"{package}.interface").INTERFACE_VERSION for package in PROVIDERS}
+OTHER = "0.99"  # an interface version that no package has
 
 
 @pytest.mark.parametrize("package", PROVIDERS)
@@ -22,28 +24,33 @@ def test_the_pins_of_this_repository_agree(tree):
 
 
 def test_a_pin_on_another_interface_version_fails(tree):
-    tree.edit(tree.root / "packages/tcvq-vqvae/pyproject.toml", "tcvq-codebook~=0.1.0", "tcvq-codebook~=0.2.0")
+    right, wrong = f"tcvq-codebook~={NOW['tcvq_codebook']}.0", f"tcvq-codebook~={OTHER}.0"
+    tree.edit(tree.root / "packages/tcvq-vqvae/pyproject.toml", right, wrong)
     result = tree.run("python", "tools/check_pins.py")
     assert result.returncode == 1
-    assert (
-        "packages/tcvq-vqvae/pyproject.toml: pin tcvq-codebook~=0.2.0 should be tcvq-codebook~=0.1.0" in result.stdout
-    )
+    assert f"packages/tcvq-vqvae/pyproject.toml: pin {wrong} should be {right}" in result.stdout
 
 
 def test_a_pin_that_would_admit_the_next_interface_fails(tree):
-    tree.edit(tree.root / "services/tcvq-runner/pyproject.toml", "tcvq-neurons[cpu]~=0.1.0", "tcvq-neurons[cpu]~=0.1")
+    now = NOW["tcvq_neurons"]
+    tree.edit(
+        tree.root / "services/tcvq-runner/pyproject.toml", f"tcvq-neurons[cpu]~={now}.0", f"tcvq-neurons[cpu]~={now}"
+    )
     result = tree.run("python", "tools/check_pins.py")
     assert result.returncode == 1
-    assert "pin tcvq-neurons~=0.1 should be tcvq-neurons~=0.1.0" in result.stdout
+    assert f"pin tcvq-neurons~={now} should be tcvq-neurons~={now}.0" in result.stdout
 
 
 def test_a_raised_interface_version_fails_every_consumer_that_still_pins_the_old_one(tree):
-    tree.edit(tree.source("tcvq_data") / "interface.py", 'INTERFACE_VERSION = "0.1"', 'INTERFACE_VERSION = "0.2"')
+    now = NOW["tcvq_data"]
+    tree.edit(
+        tree.source("tcvq_data") / "interface.py", f'INTERFACE_VERSION = "{now}"', f'INTERFACE_VERSION = "{OTHER}"'
+    )
     result = tree.run("python", "tools/check_pins.py")
     assert result.returncode == 1
-    assert "version 0.1.0 does not start with its INTERFACE_VERSION, 0.2" in result.stdout
+    assert f"version {now}.0 does not start with its INTERFACE_VERSION, {OTHER}" in result.stdout
     for consumer in ("packages/tcvq-vqvae", "packages/tcvq-prior", "services/tcvq-runner"):
-        assert f"{consumer}/pyproject.toml: pin tcvq-data~=0.1.0 should be tcvq-data~=0.2.0" in result.stdout
+        assert f"{consumer}/pyproject.toml: pin tcvq-data~={now}.0 should be tcvq-data~={OTHER}.0" in result.stdout
 
 
 def built_and_checked(tree):
@@ -69,7 +76,8 @@ def test_built_wheels_with_the_right_pin_satisfy_each_other(tree):
 
 
 def test_built_wheels_with_a_wrong_pin_fail_the_check_of_the_wheels_session(tree):
-    tree.edit(tree.root / "packages/tcvq-prior/pyproject.toml", "tcvq-neurons~=0.1.0", "tcvq-neurons~=0.2.0")
+    now = NOW["tcvq_neurons"]
+    tree.edit(tree.root / "packages/tcvq-prior/pyproject.toml", f"tcvq-neurons~={now}.0", f"tcvq-neurons~={OTHER}.0")
     said = built_and_checked(tree)
     assert "`tcvq-prior` requires `tcvq-neurons" in said
-    assert "`0.1.0` is installed" in said
+    assert f"`{now}.0` is installed" in said
