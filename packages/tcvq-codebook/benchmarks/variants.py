@@ -30,6 +30,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from penalties import entropy_loss, orthogonality_loss
 from torch import Tensor, nn
 
 from tcvq_codebook import (
@@ -37,8 +38,6 @@ from tcvq_codebook import (
     TemporalCodebook,
     VanillaCodebook,
     code_counts,
-    entropy_loss,
-    orthogonality_loss,
     perplexity,
     used_fraction,
 )

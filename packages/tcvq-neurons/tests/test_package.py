@@ -97,7 +97,6 @@ def test_options_are_the_fields_of_the_config():
         ({"tau": 0.5}, "lif.tau is 0.5"),
         ({"tau": float("nan")}, "lif.tau is nan"),
         ({"v_threshold": 0.0}, "lif.v_threshold is 0.0"),
-        ({"reset": "half"}, "lif.reset is 'half'"),
     ],
 )
 def test_constants_without_meaning_are_refused_by_name(options, word):
@@ -116,6 +115,7 @@ MISTAKES = {
     "no steps": "LIF()(torch.zeros(0, 2))",
     "integers": "LIF()(torch.zeros(4, 2, dtype=torch.int64))",
     "option": "LIF(taw=2.0)",
+    "reset": "LIF(reset='half')",
     "surrogate": "LIF(surrogate='atan')",
     "backend": "lif(torch.zeros(4, 2), backend='cuda')",
     "default": "set_default_backend('cuda')",
@@ -158,6 +158,7 @@ def test_import_pulls_in_nothing_heavy(said):
         ("no steps", "ValueError: x_seq has shape (0, 2); axis 0 is time and needs at least one step"),
         ("integers", "TypeError: x_seq has dtype torch.int64"),
         ("option", "unexpected keyword argument 'taw'"),
+        ("reset", "ValueError: lif.reset is 'half'; known resets are hard, soft, none"),
         ("surrogate", "TypeError: lif.surrogate is 'atan'; pass an object"),
         ("backend", "ValueError: backend is 'cuda'; known backends are auto, reference, torch, numba"),
         ("default", "ValueError: backend is 'cuda'; known backends are"),

@@ -7,7 +7,6 @@ from tcvq_codebook.config import CodebookConfig
 from tcvq_codebook.container import CodebookFileError
 from tcvq_codebook.factorised import FactorisedCodebook
 from tcvq_codebook.interface import INTERFACE_VERSION, Quantized, Quantizer
-from tcvq_codebook.losses import entropy_loss, orthogonality_loss
 from tcvq_codebook.measures import TemporalProfile, entry_drift, neighbour_counts, temporal_profile
 from tcvq_codebook.nearest import nearest
 from tcvq_codebook.operators import TimeOperator, time_operator
@@ -63,7 +62,6 @@ __all__ = [
     "code_map",
     "compact_codebook",
     "dead_fraction",
-    "entropy_loss",
     "entry_activity",
     "entry_drift",
     "load_codebook",
@@ -71,7 +69,6 @@ __all__ = [
     "nearest",
     "neighbour_counts",
     "normalise",
-    "orthogonality_loss",
     "permute_within_units",
     "perplexity",
     "principal_paths",
