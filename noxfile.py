@@ -55,9 +55,10 @@ def tests(session: nox.Session, package: str) -> None:
     folder, alone = PROJECTS[package], ("--package", package, "--group", "test")
     sync(session, *alone)
     session.run("python", "tools/check_alone.py", package)
-    pytest(session, package, str(folder / "tests"))
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    if extras := project.get("optional-dependencies", {}).keys() - {"cuda12"}:  # cuda13 is the same code
+    extras = project.get("optional-dependencies", {}).keys() - {"cuda12"}  # cuda13 is the same code
+    pytest(session, package, str(folder / "tests"), *(["-m", "not slow"] if extras else []))
+    if extras:
         sync(session, *alone, *(f"--extra={extra}" for extra in sorted(extras)))
         pytest(session, f"{package}-extras", str(folder / "tests"))
 
@@ -110,7 +111,7 @@ def gpu(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Run every benchmark of every package; each prints its own table."""
-    sync(session)
+    sync(session, "--group", "peers")
     for path in sorted(ROOT.glob("packages/*/benchmarks/*.py")):
         session.run("python", str(path), *session.posargs)
 

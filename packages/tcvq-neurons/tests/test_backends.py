@@ -1,17 +1,18 @@
 """The fused backends: equal to the definition bit for bit, in every layout, and proven to have run."""
 
 import itertools
-import multiprocessing
 import sys
-import threading
+from dataclasses import dataclass
 
-import numpy as np
 import pytest
 import torch
 
 from tcvq_neurons import LAUNCHES, LIF, LIFGate, QuadraticGate, backends, lif, lif_gate, set_default_backend
+from tcvq_neurons.surrogate import ATan, Rectangle, Sigmoid, SuperSpike, Triangle, register_surrogate
 
 BOOLS = (True, False)
+RESETS = ("hard", "soft", "none")
+SURROGATES = (QuadraticGate(), ATan(), Sigmoid(), Triangle(width=0.5), Rectangle(), SuperSpike())
 
 
 def currents(*shape, dtype=torch.float32):
@@ -43,15 +44,28 @@ def assert_equal_backends(neuron, shape, dtype, backend, **options):
 
 
 @pytest.mark.parametrize("neuron", [lif, lif_gate])
-@pytest.mark.parametrize("detach_reset", BOOLS)
-@pytest.mark.parametrize("reset", ["hard", "soft"])
-@pytest.mark.parametrize("n_steps", [1, 2, 4, 6, 16])
-def test_fused_backends_equal_the_reference_bit_for_bit(fused, n_steps, reset, detach_reset, neuron):
-    for decay_input, fire_at_threshold in itertools.product(BOOLS, BOOLS):
-        options = {"decay_input": decay_input, "fire_at_threshold": fire_at_threshold}
-        assert_equal_backends(
-            neuron, (n_steps, 257), torch.float32, fused, reset=reset, detach_reset=detach_reset, **options
-        )
+@pytest.mark.parametrize("surrogate", SURROGATES, ids=lambda each: type(each).__name__)
+def test_fused_backends_equal_the_reference_bit_for_bit(fused, surrogate, neuron):
+    names = ("reset", "detach_reset", "decay_input", "fire_at_threshold")
+    sizes = itertools.cycle(itertools.product((1, 2, 3, 4, 8), (257, 65, 1)))
+    for values, size in zip(itertools.product(RESETS, BOOLS, BOOLS, BOOLS), sizes, strict=False):
+        options = dict(zip(names, values, strict=True))
+        assert_equal_backends(neuron, size, torch.float32, fused, surrogate=surrogate, **options)
+
+
+@pytest.mark.parametrize("neuron", [lif, lif_gate])
+@pytest.mark.parametrize("n_steps", [6, 16, 32])
+def test_equality_holds_over_many_steps(fused, n_steps, neuron):
+    for reset, detach_reset in itertools.product(RESETS, BOOLS):
+        options = {"reset": reset, "detach_reset": detach_reset}
+        assert_equal_backends(neuron, (n_steps, 257), torch.float32, fused, **options)
+
+
+@pytest.mark.parametrize("neuron", [lif, lif_gate])
+def test_integrate_and_fire_is_exact(fused, neuron):
+    for reset, detach_reset in itertools.product(RESETS, BOOLS):
+        options = {"tau": float("inf"), "decay_input": False, "reset": reset, "detach_reset": detach_reset}
+        assert_equal_backends(neuron, (8, 129), torch.float32, fused, **options)
 
 
 @pytest.mark.parametrize("n_site", [0, 1, 7, 4096, 4097])
@@ -66,13 +80,15 @@ def test_equality_holds_for_any_size_and_for_constants_that_round(fused, n_site,
 @pytest.mark.parametrize("neuron", [lif, lif_gate])
 @pytest.mark.parametrize("tau", [2.0, 1.7])
 def test_half_inputs_are_computed_in_float32_and_rounded_once(fused, dtype, neuron, tau):
-    for reset, detach_reset in itertools.product(("hard", "soft"), BOOLS):
-        assert_equal_backends(neuron, (4, 1025), dtype, fused, tau=tau, reset=reset, detach_reset=detach_reset)
+    for reset, detach_reset, surrogate in itertools.product(RESETS, BOOLS, (QuadraticGate(), Sigmoid())):
+        options = {"reset": reset, "detach_reset": detach_reset, "surrogate": surrogate}
+        assert_equal_backends(neuron, (4, 1025), dtype, fused, tau=tau, **options)
 
 
 @pytest.mark.parametrize("neuron", [lif, lif_gate])
 def test_float64_stays_float64(neuron):
-    assert_equal_backends(neuron, (4, 33), torch.float64, "torch", tau=1.7)
+    for reset, surrogate in itertools.product(RESETS, SURROGATES):
+        assert_equal_backends(neuron, (4, 33), torch.float64, "torch", tau=1.7, reset=reset, surrogate=surrogate)
     assert neuron(torch.zeros(2, 3, dtype=torch.float64)).v.dtype == torch.float64
 
 
@@ -83,9 +99,11 @@ def test_infinities_and_nans_spread_as_in_the_reference(fused, neuron, dtype):
     x[1, :8], x[2, 8:16], x[3, 16:24] = float("inf"), float("-inf"), float("nan")
     x, grad_y, grad_v = x.to(dtype), torch.randn(6, 64), torch.randn(64)
     grad_y[4, :32:4] = float("inf")
-    expected = passes(neuron, x, None, grad_y, grad_v, backend="reference")
-    for a, e in zip(passes(neuron, x, None, grad_y, grad_v, backend=fused), expected, strict=True):
-        torch.testing.assert_close(a, e, rtol=0, atol=0, equal_nan=True)
+    for reset, detach_reset, surrogate in itertools.product(RESETS, BOOLS, (QuadraticGate(), Sigmoid())):
+        options = {"reset": reset, "detach_reset": detach_reset, "surrogate": surrogate}
+        expected = passes(neuron, x, None, grad_y, grad_v, backend="reference", **options)
+        for a, e in zip(passes(neuron, x, None, grad_y, grad_v, backend=fused, **options), expected, strict=True):
+            torch.testing.assert_close(a, e, rtol=0, atol=0, equal_nan=True)
 
 
 def test_modules_give_the_gradient_of_the_functions(fused):
@@ -184,8 +202,38 @@ def test_auto_runs_numba_where_it_can_and_torch_elsewhere(numba_backend):
     lif(torch.zeros(2, 3))
     lif(torch.zeros(2, 3, dtype=torch.bfloat16))
     lif(torch.zeros(2, 3, dtype=torch.float64))
+    lif(torch.zeros(2, 3), surrogate=Ramp())
     lif(torch.zeros(2, 3), surrogate=torch.ones_like)
-    assert LAUNCHES - before == {"numba.forward": 2, "torch.forward": 2}
+    lif(torch.zeros(2, 3), tau=torch.tensor(2.0))
+    assert LAUNCHES - before == {"numba.forward": 2, "torch.forward": 2, "reference.forward": 2}
+
+
+@register_surrogate
+@dataclass(frozen=True)
+class Ramp:
+    """A surrogate of a user, registered, with no form for compiled kernels."""
+
+    width: float = 0.7
+
+    def __call__(self, u):
+        return (1 - u.abs() / self.width).clamp(min=0)
+
+
+@pytest.mark.parametrize("neuron", [lif, lif_gate])
+def test_surrogate_of_a_user_runs_fused_in_torch_and_is_refused_by_numba(numba_backend, neuron):
+    for reset in RESETS:
+        options = {"surrogate": Ramp(0.9), "reset": reset, "detach_reset": False}
+        assert_equal_backends(neuron, (4, 257), torch.float32, "torch", **options)
+    with pytest.raises(
+        ValueError, match=r"no compiled form of the surrogate Ramp\(width=0\.7\), only of QuadraticGate"
+    ):
+        neuron(torch.zeros(2, 3), backend="numba", surrogate=Ramp())
+
+
+@pytest.mark.parametrize("name", ["tau", "v_threshold"])
+def test_tensor_constants_are_refused_in_words(fused, name):
+    with pytest.raises(ValueError, match=f"{name} is a tensor, whose gradient only the reference computes"):
+        lif(torch.zeros(2, 3), backend=fused, **{name: torch.tensor(2.0)})
 
 
 def test_subclass_of_the_surrogate_is_asked_for_its_own_derivative():
@@ -213,7 +261,7 @@ def test_default_backend_can_be_forced_and_restored():
 
 def test_status_lists_every_backend_with_a_reason():
     status = {status.name: status for status in backends()}
-    assert list(status) == ["numba", "torch", "reference"]
+    assert list(status) == ["cupy", "numba", "torch", "reference"]
     assert status["torch"].available
     assert all(each.reason for each in status.values())
     assert status["numba"].chosen is status["numba"].available
@@ -238,83 +286,3 @@ def test_input_that_numba_cannot_run_is_an_error_only_on_request(numba_backend):
         lif(torch.zeros(2, 3, dtype=torch.float64), backend="numba")
     with pytest.raises(ValueError, match="no compiled form of the surrogate"):
         lif(torch.zeros(2, 3), backend="numba", surrogate=lambda u: u)
-
-
-def big():
-    """Enough neurons to be split over threads, with a ragged end."""
-    return currents(4, 70_001)
-
-
-def test_number_of_threads_changes_nothing(numba_backend):
-    x = big()
-    torch.set_num_threads(1)
-    one = lif_gate(x, backend="numba")
-    torch.set_num_threads(3)
-    three = lif_gate(x, backend="numba")
-    assert torch.equal(one.s_seq, three.s_seq)
-    assert torch.equal(one.v, three.v)
-    assert any(thread.name.startswith("tcvq-neurons") for thread in threading.enumerate())
-
-
-def test_calls_from_several_threads_at_once(numba_backend):
-    torch.set_num_threads(2)
-    x = big()
-    expected, results = lif(x, backend="numba").s_seq, []
-    threads = [threading.Thread(target=lambda: results.append(lif(x, backend="numba").s_seq)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 4
-    assert all(torch.equal(result, expected) for result in results)
-
-
-def _in_child(x, expected, queue):
-    torch.set_num_threads(2)
-    queue.put(bool((LIF(backend="numba")(x).numpy() == expected).all()))
-
-
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forking with threads is what is tested
-def test_forked_child_can_run_after_its_parent_used_threads(numba_backend):
-    torch.set_num_threads(2)
-    x = big()
-    expected = LIF(backend="numba")(x).numpy()
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    child = context.Process(target=_in_child, args=(x, expected, queue))
-    child.start()
-    assert queue.get(timeout=60)
-    child.join(60)
-    assert child.exitcode == 0
-
-
-def test_bfloat16_rounding_equals_torch_on_a_million_bit_patterns(numba_backend):
-    from numba import njit
-
-    from tcvq_neurons.backends import numba_kernels
-
-    round_, widen = numba_kernels._round, numba_kernels._widen
-
-    @njit
-    def convert(values, stored, widened):
-        for i in range(values.size):
-            stored[i] = round_(values[i], stored[i])
-            widened[i] = widen(stored[i])
-
-    bits = np.random.default_rng(0).integers(0, 2**32, 1 << 20, dtype=np.uint32)
-    bits[:4] = (0x7F7FFFFF, 0x7FFFFFFF, 0x3F808000, 0x3F818000)  # overflow to inf, a NaN, two ties
-    values = bits.view(np.float32)
-    stored, widened = np.empty(bits.size, np.uint16), np.empty(bits.size, np.float32)
-    convert(values, stored, widened)
-    expected = torch.from_numpy(values).bfloat16()
-    torch.testing.assert_close(torch.from_numpy(stored).view(torch.bfloat16), expected, rtol=0, atol=0, equal_nan=True)
-    torch.testing.assert_close(torch.from_numpy(widened), expected.float(), rtol=0, atol=0, equal_nan=True)
-
-
-def test_kernels_compile_where_nothing_can_be_cached(numba_backend):
-    from tcvq_neurons.backends import numba_kernels
-
-    scope = {}
-    exec("def double(x):\n    return 2 * x", scope)  # code without a file has no place for a cache
-    assert numba_kernels._jit(scope["double"])(21) == 42

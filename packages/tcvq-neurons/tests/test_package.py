@@ -5,6 +5,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import typing
 
 import pytest
 import torch
@@ -87,7 +88,8 @@ def test_modules_have_no_state():
 
 def test_options_are_the_fields_of_the_config():
     fields = {field.name: field.type for field in dataclasses.fields(LIFConfig)}
-    assert LIFOptions.__annotations__ == fields
+    tensors = {name: fields[name] | torch.Tensor for name in ("tau", "v_threshold")}
+    assert typing.get_type_hints(LIFOptions) == fields | tensors
     assert LIF(LIFConfig(tau=3.0), reset="soft").config == LIFConfig(tau=3.0, reset="soft")
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tcvq_neurons import QuadraticGate, dynamics, lif, lif_gate
+from tcvq_neurons.surrogate import ATan, Sigmoid
 
 GOLDEN = Path(__file__).parent / "golden" / "lif.npz"
 
@@ -56,6 +57,18 @@ def test_soft_reset_subtracts_the_threshold():
     assert trace(2.0, 1.0, reset="soft") == ([1.0, 1.0], 0.25)
 
 
+def test_without_reset_a_spike_leaves_the_membrane():
+    # h = 1 fires and stays; 1 + (0.5 - 1) / 2 = 0.75 fires and stays
+    assert trace(2.0, 0.5, reset="none") == ([1.0, 1.0], 0.75)
+
+
+def test_integrate_and_fire_leaks_nothing():
+    # 0.25; 0.25 - 0 + 0 = 0.25; 0.25 + 0.375 = 0.625 fires and leaves 0.125
+    options = {"tau": float("inf"), "decay_input": False}
+    assert trace(0.25, 0.0, 0.375, reset="soft", **options) == ([0.0, 0.0, 1.0], 0.125)
+    assert trace(0.25, 0.0, 0.375, **options) == ([0.0, 0.0, 1.0], 0.0)
+
+
 def test_undecayed_input_is_added_whole():
     # h = 0.375; 0.375 - 0.1875 + 0.25 = 0.4375
     assert trace(0.375, 0.25, decay_input=False) == ([0.0, 0.0], 0.4375)
@@ -90,37 +103,60 @@ def test_gradient_on_paper():
     torch.testing.assert_close(v0.grad, torch.tensor([1.1], dtype=torch.float64))
 
 
-def primitive(u, alpha):
-    """The integral of the quadratic gate: 0 below, 1 above, two parabolas between."""
-    inside = 0.5 + alpha * u - u.sign() * (alpha * u) ** 2 / 2
-    return torch.where(u.abs() > 1 / alpha, (u > 0).to(u.dtype), inside)
+class _SmoothSpike(torch.autograd.Function):
+    """The surrogate's primitive in place of the step, with the derivative that the neuron uses."""
+
+    @staticmethod
+    def forward(ctx, u, surrogate):
+        ctx.save_for_backward(u)
+        ctx.surrogate = surrogate
+        return surrogate.primitive(u)
+
+    @staticmethod
+    def backward(ctx, grad_s):
+        return grad_s * ctx.surrogate(ctx.saved_tensors[0]), None
 
 
-@pytest.mark.parametrize("alpha", [2.0, 1.7, 5.0])
-def test_surrogate_is_the_derivative_of_its_primitive(alpha):
-    u = torch.linspace(-1, 1, 401, dtype=torch.float64)
-    eps = 1e-6
-    slope = (primitive(u + eps, alpha) - primitive(u - eps, alpha)) / (2 * eps)
-    torch.testing.assert_close(QuadraticGate(alpha)(u), slope, rtol=0, atol=1e-4 * alpha)
-    assert QuadraticGate(alpha)(torch.zeros(())).item() == pytest.approx(alpha)
+@pytest.fixture
+def smooth(monkeypatch):
+    """Makes spikes differentiable, so that finite differences can check all that surrounds them."""
+    monkeypatch.setattr(dynamics, "fire", lambda h, c: _SmoothSpike.apply(h - c.v_threshold, c.surrogate))
+
+
+def doubles(*shape):
+    return torch.randn(shape, dtype=torch.float64).requires_grad_()
+
+
+@pytest.mark.parametrize("reset", ["hard", "soft", "none"])
+@pytest.mark.parametrize("decay_input", [True, False])
+@pytest.mark.parametrize("gate", [True, False])
+@pytest.mark.parametrize("surrogate", [QuadraticGate(), ATan(), Sigmoid()], ids=lambda each: type(each).__name__)
+def test_smooth_relaxation_passes_gradcheck_with_the_surrogate_gradient(smooth, surrogate, reset, decay_input, gate):
+    options = {"reset": reset, "decay_input": decay_input, "detach_reset": False, "surrogate": surrogate}
+    neuron = lif_gate if gate else lif
+    run = lambda x, v0: tuple(neuron(x, v0, backend="reference", **options))  # noqa: E731
+    assert torch.autograd.gradcheck(run, (doubles(3, 4), doubles(4)))
 
 
 @pytest.mark.parametrize("reset", ["hard", "soft"])
 @pytest.mark.parametrize("decay_input", [True, False])
-@pytest.mark.parametrize("gate", [True, False])
-def test_smooth_relaxation_passes_gradcheck_and_has_the_surrogate_gradient(monkeypatch, reset, decay_input, gate):
-    options = {"reset": reset, "decay_input": decay_input, "detach_reset": False, "backend": "reference"}
-    neuron = lif_gate if gate else lif
-    x, v0 = torch.randn(4, 6, dtype=torch.float64), torch.rand(6, dtype=torch.float64) / 4
-    x.requires_grad_()
-    v0.requires_grad_()
-    smooth = lambda h, config: primitive(h - config.v_threshold, config.surrogate.alpha)  # noqa: E731
-    monkeypatch.setattr(dynamics, "fire", smooth)
-    assert torch.autograd.gradcheck(lambda x, v0: tuple(neuron(x, v0, **options)), (x, v0))
+def test_gradients_reach_tau_and_threshold_of_every_channel(smooth, reset, decay_input):
+    tau = (1.5 + torch.rand(2, 1, dtype=torch.float64)).requires_grad_()
+    threshold = (0.3 + torch.rand(2, 1, dtype=torch.float64)).requires_grad_()
+    options = {"reset": reset, "decay_input": decay_input, "detach_reset": False, "surrogate": ATan()}
+    run = lambda x, tau, v_th: tuple(lif(x, backend="reference", tau=tau, v_threshold=v_th, **options))  # noqa: E731
+    assert torch.autograd.gradcheck(run, (doubles(3, 2, 3), tau, threshold))
+
+
+def test_tensor_constants_of_one_value_give_the_bits_of_the_number():
+    x, constant = torch.randn(4, 2, 50), {"tau": 1.7, "v_threshold": 0.3}
+    numbers = lif(x, backend="reference", **constant)
+    tensors = lif(x, backend="reference", **{name: torch.full((2, 1), value) for name, value in constant.items()})
+    assert torch.equal(numbers.s_seq, tensors.s_seq)
+    assert torch.equal(numbers.v, tensors.v)
 
 
 def test_nan_and_overflow_are_not_hidden_by_the_reset():
     inf = float("inf")
     out = lif(torch.tensor([[inf, 1.0], [0.0, float("nan")]]))
     assert out.v.isnan().all()  # inf * (1 - 1) and nan
-    assert QuadraticGate()(torch.tensor(float("nan"))).isnan()

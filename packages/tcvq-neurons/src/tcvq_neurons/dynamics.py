@@ -36,6 +36,14 @@ def state_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
+def learnable(config: LIFConfig) -> str | None:
+    """Return why the fused kernels cannot run these constants, or None: they return no gradient for tensors."""
+    for name in ("tau", "v_threshold"):
+        if isinstance(getattr(config, name), Tensor):
+            return f"its {name} is a tensor, whose gradient only the reference computes"
+    return None
+
+
 def charge(x: Float[Tensor, "*site"], v: Float[Tensor, "*site"], config: LIFConfig) -> Float[Tensor, "*site"]:
     """Integrate one step of input: ``h = v + (x - v) / tau``, or ``h = v - v / tau + x`` without ``decay_input``."""
     if config.decay_input:

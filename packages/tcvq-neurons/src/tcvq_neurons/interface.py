@@ -1,6 +1,6 @@
 """The contract of tcvq-neurons: what a neuron takes and returns, and the version of that promise."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -26,6 +26,26 @@ class Surrogate(Protocol):
 
     def __call__(self, u: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
         """Return ds/du at the distance ``u = h - v_threshold`` from the threshold."""
+        ...
+
+
+@runtime_checkable
+class CompiledSurrogate(Surrogate, Protocol):
+    """A surrogate that compiled kernels can run too, rounding as ``__call__`` does for float32, operation by operation.
+
+    Attributes:
+        c_expression: A float32 C expression of ``u``, ``k0``, ``k1`` and ``k2``; it may call ``fabsf`` and ``tcvq_exp``
+            (`tcvq_neurons.exponential`).
+    """
+
+    c_expression: ClassVar[str]
+
+    def constants(self) -> tuple[float, ...]:
+        """Return the values of ``k0``, ``k1``, ``k2``, which the kernels round to float32; missing ones are 0."""
+        ...
+
+    def primitive(self, u: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """Return the smooth step whose derivative this is."""
         ...
 
 

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from tcvq_neurons.interface import Neuron
+from tcvq_neurons.state import CarriesState, carry_state
 
 _N_STEPS = 5
 
 
 def check_neuron(neuron: Neuron) -> None:
-    """Check shapes, dtypes, independence of calls, causality in time, gradients, copying and pickling.
+    """Check shapes, dtypes, independence of calls, causality in time, gradients, copying, pickling, carried state.
 
     Args:
         neuron: The implementation, on the CPU; it should fire for some of the currents between -2 and 4.
@@ -25,6 +26,8 @@ def check_neuron(neuron: Neuron) -> None:
     _check_causality(neuron)
     _check_gradient(neuron)
     _check_copies(neuron)
+    if isinstance(neuron, CarriesState):
+        _check_carried_state(neuron)
 
 
 def _require(condition: bool, promise: str) -> None:
@@ -83,3 +86,13 @@ def _check_copies(neuron: Neuron) -> None:
     # The bytes were made one line above, so loading them runs nothing foreign.
     restored = pickle.loads(pickle.dumps(neuron))
     _require(torch.equal(restored(x), expected), "a pickled and restored neuron gives the same output")
+
+
+def _check_carried_state(neuron: CarriesState) -> None:
+    x = _currents(2, 4, 7)
+    expected = neuron(x)
+    with carry_state(neuron) as state:
+        _require(torch.equal(torch.cat([neuron(x[:2]), neuron(x[2:])]), expected), "two chunks equal the sequence")
+        state.reset()
+        _require(torch.equal(torch.stack([neuron(step[None])[0] for step in x]), expected), "so do single steps")
+    _require(torch.equal(neuron(x), expected), "every call starts at rest again after carrying state")

@@ -28,7 +28,8 @@ def diagnose(compute: Compute) -> Iterator[tuple[str, str]]:
     yield "device", _device(compute)
     yield "precision", _precision(compute)
     for status in tcvq_neurons.backends():
-        yield f"neurons: {status.name}", f"{'will be used' if status.chosen else 'not used'}: {status.reason}"
+        used = "will be used" if compute.device.type in status.chosen_for else "not used"
+        yield f"neurons: {status.name}", f"{used}: {status.reason}"
     yield "threads", f"{compute.threads} of {os.cpu_count()} logical CPUs; change with --threads"
     yield "disk", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB free here"
 

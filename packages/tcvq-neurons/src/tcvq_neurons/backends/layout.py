@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+def is_dense(shape: tuple[int | torch.SymInt, ...], strides: tuple[int | torch.SymInt, ...]) -> bool:
     """Return whether a tensor fills its memory: no gaps, no value stored twice."""
-    expected = 1
+    expected: int | torch.SymInt = 1
     for stride, size in sorted((stride, size) for stride, size in zip(strides, shape, strict=True) if size != 1):
         if stride != expected:
             return False

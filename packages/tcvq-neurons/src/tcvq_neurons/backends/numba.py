@@ -18,32 +18,39 @@ import torch
 from torch import Tensor
 
 from tcvq_neurons.backends.layout import empty_steps
-from tcvq_neurons.backends.numba_kernels import BLOCK, Constants, Row, Span, backward, forward
+from tcvq_neurons.backends.numba_kernels import BLOCK, SLOPES, Constants, Row, Span, backward, forward
 from tcvq_neurons.config import LIFConfig
-from tcvq_neurons.surrogate import QuadraticGate
+from tcvq_neurons.dynamics import learnable
+from tcvq_neurons.interface import CompiledSurrogate
+from tcvq_neurons.surrogate import SURROGATES
 
 PARALLEL_FROM = 1 << 18  # elements below which waking threads costs more than it saves
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_COMPILED = {SURROGATES[constants.__name__]: constants for constants in SLOPES}
 _EMPTY = np.empty(0, np.float32)
 
 
 @lru_cache(maxsize=256)
 def _constants(config: LIFConfig, gate: bool) -> Constants:
-    assert isinstance(config.surrogate, QuadraticGate)
-    alpha = config.surrogate.alpha
+    v_th = np.float32(config.v_threshold)
     return Constants(
         tau=np.float32(config.tau),
-        v_th=np.float32(config.v_threshold),
-        alpha=np.float32(alpha),
-        alpha_squared=np.float32(alpha * alpha),
-        half_width=np.float32(1 / alpha),
+        v_th=v_th,
+        fires_above=np.nextafter(v_th, np.float32(-np.inf)) if config.fire_at_threshold else v_th,
+        hard=config.reset == "hard",
         soft=config.reset == "soft",
         decay_input=bool(config.decay_input),
-        detach_reset=bool(config.detach_reset),
-        at_threshold=bool(config.fire_at_threshold),
+        detach_reset=config.detach_reset or config.reset == "none",
         gate=gate,
     )
+
+
+@lru_cache(maxsize=256)
+def _slope(config: LIFConfig) -> tuple[np.float32, ...]:
+    assert isinstance(config.surrogate, CompiledSurrogate)
+    k0, k1, k2 = (*config.surrogate.constants(), 0.0, 0.0)[:3]
+    return _COMPILED[type(config.surrogate)](np.float32(k0), np.float32(k1), np.float32(k2))
 
 
 class NumbaKernel:
@@ -57,9 +64,10 @@ class NumbaKernel:
             return f"the tensor is on {x_seq.device}, not on the CPU"
         if x_seq.dtype not in _DTYPES:
             return f"its dtype is {x_seq.dtype}, not float32, bfloat16 or float16"
-        if type(config.surrogate) is not QuadraticGate:  # a subclass may be another function
-            return f"it has no compiled form of the surrogate {config.surrogate!r}"
-        return None
+        if type(config.surrogate) not in _COMPILED:  # a subclass may be another function
+            known = ", ".join(each.__name__ for each in _COMPILED)
+            return f"it has no compiled form of the surrogate {config.surrogate!r}, only of {known}"
+        return learnable(config)
 
     def forward(
         self, x_seq: Tensor, v0: Tensor | None, config: LIFConfig, *, gate: bool, need_v: bool
@@ -97,7 +105,7 @@ class NumbaKernel:
             _flat(grad_x),
             _flat_or_empty(grad_v0),
         )
-        _split(backward, (*arrays, _constants(config, gate), span), span)
+        _split(backward, (*arrays, _constants(config, gate), _slope(config), span), span)
         return grad_x.to(x_seq.dtype), grad_v0
 
 

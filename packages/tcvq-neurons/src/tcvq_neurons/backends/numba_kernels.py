@@ -1,10 +1,12 @@
 """The compiled kernels of the numba backend: the equations of `tcvq_neurons.dynamics`, block by block in float32.
 
 Importing this file imports numba. Kernels see dense steps as one row of memory (`tcvq_neurons.backends.layout`), and
-bfloat16 as its bits in uint16. No fast-math and no reciprocals: every line is one rounding of the reference.
+bfloat16 as its bits in uint16. No fast-math and no reciprocals: every line is one rounding of the reference. Everything
+that is compiled stands here, because numba's cache on disk notices changes of this file only.
 """
 # ruff: noqa: PLR0917, ANN001, ANN202 - numba passes arguments by position, and its overloads carry no annotations
 
+from collections import namedtuple
 from collections.abc import Callable
 from typing import Any, NamedTuple, no_type_check
 
@@ -13,26 +15,40 @@ from numba import njit, types
 from numba.extending import overload
 from numpy.typing import NDArray
 
+from tcvq_neurons import exponential
+
 Row = NDArray[Any]
+
+ZERO, ONE = np.float32(0), np.float32(1)
 
 BLOCK = 4096  # neurons whose membrane stays in the first-level cache
 CACHED_VALUES = 16384  # float32 values of h (T x neurons) kept between the two halves of the backward
+
+LOG2_E, ROUND, LOWEST = np.float32(exponential.LOG2_E), np.float32(exponential.ROUND), np.float32(exponential.LOWEST)
+LN2_HIGH, LN2_LOW = np.float32(exponential.LN2_HIGH), np.float32(exponential.LN2_LOW)
+TAYLOR = tuple(np.float32(coefficient) for coefficient in exponential.TAYLOR)
+
+# The constants of each surrogate; a class of its own for each makes numba compile a backward for each.
+QuadraticGate = namedtuple("QuadraticGate", "k0 k1 k2")
+ATan = namedtuple("ATan", "k0 k1 k2")
+Sigmoid = namedtuple("Sigmoid", "k0 k1 k2")
+Triangle = namedtuple("Triangle", "k0 k1 k2")
+Rectangle = namedtuple("Rectangle", "k0 k1 k2")
+SuperSpike = namedtuple("SuperSpike", "k0 k1 k2")
 
 BF16_SHIFT, BF16_HALF, BF16_NAN = np.uint32(16), np.uint32(0x7FFF), np.uint16(0x7FC0)
 
 
 class Constants(NamedTuple):
-    """`LIFConfig` as the kernels take it, in float32."""
+    """`LIFConfig` as the kernels take it, in float32; ``h - v_th > 0`` is ``h > fires_above`` in floating point too."""
 
     tau: np.float32
     v_th: np.float32
-    alpha: np.float32
-    alpha_squared: np.float32
-    half_width: np.float32
+    fires_above: np.float32
+    hard: bool
     soft: bool
     decay_input: bool
     detach_reset: bool
-    at_threshold: bool
     gate: bool
 
 
@@ -101,21 +117,87 @@ def _charge(x: np.float32, v: np.float32, k: Constants) -> np.float32:
 @_jit
 @no_type_check
 def _fire(h: np.float32, k: Constants) -> np.float32:
-    u = h - k.v_th
-    return np.float32(1) if (u >= np.float32(0) if k.at_threshold else u > np.float32(0)) else np.float32(0)
+    return ONE if h > k.fires_above else ZERO
 
 
 @_jit
 @no_type_check
 def _reset(h: np.float32, s: np.float32, k: Constants) -> np.float32:
-    return h - s * k.v_th if k.soft else h * (np.float32(1) - s)
+    if k.hard:
+        return h * (ONE - s)
+    if k.soft:
+        return h - s * k.v_th
+    return h
 
 
 @_jit
 @no_type_check
-def _surrogate(h: np.float32, k: Constants) -> np.float32:
-    distance = np.abs(h - k.v_th)
-    return np.float32(0) if distance > k.half_width else k.alpha - k.alpha_squared * distance
+def _exp_negative(z: np.float32) -> np.float32:
+    """Return `tcvq_neurons.exponential.exp_negative`."""
+    t = z * LOG2_E + ROUND
+    n = t - ROUND
+    r = (z - n * LN2_HIGH) - n * LN2_LOW
+    p = TAYLOR[0]
+    for coefficient in TAYLOR[1:]:
+        p = p * r + coefficient
+    power = np.uint32(np.uint32(np.float32(t).view(np.uint32) + np.uint32(127)) << np.uint32(23)).view(np.float32)
+    return ZERO if z < LOWEST else p * power
+
+
+@no_type_check
+def _quadratic_gate(u, k):
+    distance = np.abs(u)
+    return ZERO if distance > k.k2 else k.k0 - k.k1 * distance
+
+
+@no_type_check
+def _atan(u, k):
+    z = k.k1 * u
+    return k.k0 * (ONE / (ONE + z * z))
+
+
+@no_type_check
+def _sigmoid(u, k):
+    e = _exp_negative(-k.k0 * np.abs(u))
+    return k.k0 * e / ((ONE + e) * (ONE + e))
+
+
+@no_type_check
+def _triangle(u, k):
+    distance = np.abs(u) * k.k1
+    return ZERO if distance > ONE else k.k0 * (ONE - distance)
+
+
+@no_type_check
+def _rectangle(u, k):
+    return ZERO if np.abs(u) >= k.k1 else k.k0 + ZERO * u
+
+
+@no_type_check
+def _super_spike(u, k):
+    z = ONE + k.k0 * np.abs(u)
+    return ONE / (z * z)
+
+
+SLOPES = {
+    QuadraticGate: _quadratic_gate,
+    ATan: _atan,
+    Sigmoid: _sigmoid,
+    Triangle: _triangle,
+    Rectangle: _rectangle,
+    SuperSpike: _super_spike,
+}
+
+
+@no_type_check
+def _slope(u, k):
+    """Return a surrogate's ds/du, the one of the class of its constants ``k``."""
+
+
+@overload(_slope)
+@no_type_check
+def _compile_slope(u, k):
+    return SLOPES[k.instance_class]
 
 
 @_jit
@@ -123,7 +205,7 @@ def _surrogate(h: np.float32, k: Constants) -> np.float32:
 def _load(v: Row, source: Row, start: int, size: int) -> None:
     """Fill ``v`` from ``source``; an empty source is 0."""
     for i in range(size):
-        v[i] = source[start + i] if source.size else np.float32(0)
+        v[i] = source[start + i] if source.size else ZERO
 
 
 @_jit
@@ -163,7 +245,17 @@ def _recompute(x: Row, v: Row, h_seq: Row, k: Constants, span: Span, start: int,
 @_jit
 @no_type_check
 def backward(
-    x: Row, v0: Row, g: Row, g_last: Row, gx: Row, gv0: Row, k: Constants, span: Span, first: int, last: int
+    x: Row,
+    v0: Row,
+    g: Row,
+    g_last: Row,
+    gx: Row,
+    gv0: Row,
+    k: Constants,
+    slope: Any,
+    span: Span,
+    first: int,
+    last: int,
 ) -> None:
     """Walk neurons ``first`` to ``last`` backwards; empty ``g_last`` is 0, empty ``gv0`` is not wanted."""
     block = max(64, min(BLOCK // 2, CACHED_VALUES // span.n_steps))
@@ -183,8 +275,8 @@ def backward(
                 s = _fire(h, k)
                 gs = gy * _widen(x_t[i]) if k.gate else gy
                 if not k.detach_reset:
-                    gs = gs - c_i * (k.v_th if k.soft else h)
-                gh = gs * _surrogate(h, k) + (c_i if k.soft else c_i * (np.float32(1) - s))
+                    gs = gs - c_i * (h if k.hard else k.v_th)
+                gh = gs * _slope(h - k.v_th, slope) + (c_i * (ONE - s) if k.hard else c_i)
                 q = gh / k.tau
                 c[i] = gh - q
                 gx_i = q if k.decay_input else gh

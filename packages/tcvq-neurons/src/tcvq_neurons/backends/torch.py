@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tcvq_neurons.backends.layout import empty_steps
 from tcvq_neurons.config import LIFConfig
-from tcvq_neurons.dynamics import state_dtype
+from tcvq_neurons.dynamics import learnable, state_dtype
 
 
 class TorchKernel:
@@ -17,8 +17,8 @@ class TorchKernel:
     name = "torch"
 
     def refuses(self, x_seq: Tensor, config: LIFConfig) -> str | None:
-        """Return None: every floating-point input on every device can run."""
-        return None
+        """Return why these constants cannot run, or None: every input on every device can."""
+        return learnable(config)
 
     def forward(
         self, x_seq: Tensor, v0: Tensor | None, config: LIFConfig, *, gate: bool, need_v: bool
@@ -34,10 +34,7 @@ class TorchKernel:
                 torch.mul(x, s, out=y)
             else:
                 y.copy_(s)
-            if config.reset == "soft":
-                v.sub_(s.mul_(config.v_threshold))
-            else:
-                v.mul_(s.neg_().add_(1))
+            _reset_(v, s, scratch, config)
         return y_seq, v if need_v else None
 
     def backward(
@@ -58,8 +55,8 @@ class TorchKernel:
             h, s = h_seq[t], s_seq[t]
             gy = torch.zeros_like(h) if grad_y is None else grad_y[t].to(h.dtype)
             gs = gy * x_seq[t] if gate else gy
-            if not config.detach_reset:
-                gs = gs - c * (config.v_threshold if config.reset == "soft" else h)
+            if not config.detach_reset and config.reset != "none":
+                gs = gs - c * (h if config.reset == "hard" else config.v_threshold)
             if config.reset == "hard":
                 c.mul_(1 - s)
             gh = (gs * config.surrogate(h - config.v_threshold)).add_(c)
@@ -89,6 +86,14 @@ def _fire(h: Tensor, config: LIFConfig, scratch: Tensor, out: Tensor) -> None:
     (torch.ge if config.fire_at_threshold else torch.gt)(scratch, 0, out=out)
 
 
+def _reset_(h: Tensor, s: Tensor, scratch: Tensor, config: LIFConfig) -> None:
+    """Turn ``h`` into ``v`` in place."""
+    if config.reset == "hard":
+        h.mul_(torch.neg(s, out=scratch).add_(1))
+    elif config.reset == "soft":
+        h.sub_(torch.mul(s, config.v_threshold, out=scratch))
+
+
 def _recompute(x_seq: Tensor, v0: Tensor | None, config: LIFConfig) -> tuple[Tensor, Tensor]:
     """Return membrane before reset and spikes of every step, in the state's dtype."""
     v = _initial(x_seq, v0)
@@ -97,8 +102,5 @@ def _recompute(x_seq: Tensor, v0: Tensor | None, config: LIFConfig) -> tuple[Ten
         _charge_(v, x.to(v.dtype), scratch, config)
         h.copy_(v)
         _fire(v, config, scratch, out=s)
-        if config.reset == "soft":
-            v.sub_(torch.mul(s, config.v_threshold, out=scratch))
-        else:
-            v.mul_(torch.sub(torch.ones((), dtype=v.dtype, device=v.device), s, out=scratch))
+        _reset_(v, s, scratch, config)
     return h_seq, s_seq
