@@ -13,7 +13,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 SOURCES = ("packages/*/src/**/*.py", "services/*/src/**/*.py", "tools/*.py")
 FILE, FUNCTION = (200, 350), (30, 60)  # soft, hard
-SPECIAL = {"README.md": 150, "CONTRIBUTING.md": 80, "noxfile.py": 135}
+SPECIAL = {"README.md": 150, "CONTRIBUTING.md": 80, "noxfile.py": 140}
 
 
 class Size(NamedTuple):
