@@ -2,10 +2,12 @@
 
 `python benchmarks/lif.py [--threads 2] [--json FILE]`, on an otherwise idle machine. Every number is the median of
 rounds in which all candidates take turns, after one to warm up, so that a slow moment of the machine falls on all.
-Page faults are included. With a CUDA device, everything is measured there too.
+Every call on the CPU begins without free memory, so that all of them, the bases too, pay the same for new pages.
+With a CUDA device, everything is measured there too.
 """
 
 import argparse
+import ctypes
 import gc
 import importlib
 import json
@@ -114,7 +116,7 @@ def _gated(neuron: Neuron, x_seq: Tensor) -> Tensor:
 
 
 def seconds(call: Callable[[], object], device: str) -> float:
-    """Return the time of one call, by the device's own clock on CUDA."""
+    """Return the time of one call, by the device's own clock on CUDA, from fresh memory on the CPU."""
     if device == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
@@ -122,6 +124,9 @@ def seconds(call: Callable[[], object], device: str) -> float:
         end.record()
         torch.cuda.synchronize()
         return start.elapsed_time(end) / 1e3
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    if trim is not None:
+        trim(0)
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
