@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tcvq_data import ArtifactError, write_bytes
 from tcvq_eval import class_grid, image_grid
-from tcvq_prior import load_prior, sample_grids
+from tcvq_prior import LoadedPrior, load_prior, sample_grids
 from tcvq_runner.batching import in_batches
 from tcvq_runner.config import Recipe
 from tcvq_runner.progress import Reporter
@@ -49,13 +49,7 @@ def sample(
         OSError: A file cannot be written.
     """
     vqvae = load_vqvae(folder.need(folder.vqvae))
-    prior = load_prior(folder.need(folder.prior))
-    if prior.vqvae_sha256 != vqvae.sha256:
-        raise ArtifactError(
-            f"{folder.prior} was trained on the codes of another VQ-VAE ({prior.vqvae_sha256[:12]}) than "
-            f"{folder.vqvae} ({vqvae.sha256[:12]}); its samples would be noise: bring the two that belong together, "
-            f"or train again with: tcvq encode {folder.path}, tcvq train stage2 {folder.path}"
-        )
+    prior = _prior_of(folder, vqvae.sha256)
     names = tuple(str(name) for name in _list(prior.meta.get("classes")))
     chosen, n = recipe.sample, recipe.sample.n
     labels = _labels(n, names[: prior.model.n_classes], classes)
@@ -97,6 +91,23 @@ def sample_sheet(samples: Samples) -> bytes:
         return image_grid(samples.images[: GRID_ROWS**2], GRID_ROWS)
     position = torch.tensor([present.index(label) for label in samples.labels.tolist()])
     return class_grid(samples.images, position, [samples.classes[label] for label in present], per_class=GRID_ROWS)
+
+
+def _prior_of(folder: RunFolder, vqvae_sha256: str) -> LoadedPrior:
+    """Read the run's prior and check that its codes came from this VQ-VAE.
+
+    Raises:
+        RunFolderError: The prior is missing.
+        ArtifactError: It is damaged, or its codes came from another VQ-VAE.
+    """
+    prior = load_prior(folder.need(folder.prior))
+    if prior.vqvae_sha256 != vqvae_sha256:
+        raise ArtifactError(
+            f"{folder.prior} was trained on the codes of another VQ-VAE ({prior.vqvae_sha256[:12]}) than "
+            f"{folder.vqvae} ({vqvae_sha256[:12]}); its samples would be noise: bring the two that belong together, "
+            f"or train again with: tcvq encode {folder.path}, tcvq train stage2 {folder.path}"
+        )
+    return prior
 
 
 def _labels(n: int, names: Sequence[str], wanted: Sequence[str]) -> Tensor | None:
