@@ -7,6 +7,7 @@ from tcvq_data.testing import check_image_source
 
 class Good:
     classes: tuple[str, ...] = ("a", "b")
+    labels = torch.tensor([-1, 0, 1])
 
     def __len__(self):
         return 3
@@ -24,6 +25,11 @@ def with_sample(make):
     return type("Bad", (Good,), {"sample": lambda self, index: make(index)})()
 
 
+class Batched(Good):
+    def batch(self, index):
+        return Sample(torch.ones(len(index), 1, 2, 2), self.labels[index])
+
+
 def test_a_good_source_passes():
     check_image_source(Good())
 
@@ -35,6 +41,9 @@ def test_a_good_source_passes():
         (type("Bad", (Good,), {"classes": ("a",)})(), "label 1 with 1 classes"),
         (type("Bad", (Good,), {"__len__": lambda self: 0})(), "empty"),
         (type("Bad", (Good,), {"__getitem__": Good.sample})(), "IndexError"),
+        (type("Bad", (Good,), {"labels": torch.zeros(2, dtype=torch.int64)})(), "labels are"),
+        (type("Bad", (Good,), {"labels": torch.tensor([0, 0, 1])})(), "sample 0 has label -1, labels says 0"),
+        (Batched(), "batch differs"),
         (with_sample(lambda i: Sample(torch.zeros(1, 2, 2 + i), torch.tensor(0))), "sample 0 has"),
         (with_sample(lambda i: Sample(torch.full((1, 2, 2), 1.5), torch.tensor(0))), "leaves"),
         (with_sample(lambda i: Sample(torch.full((1, 2, 2), torch.nan), torch.tensor(0))), "NaN"),

@@ -11,7 +11,7 @@ import torch
 
 import tcvq_data
 import tcvq_data.embedded
-from tcvq_data import ArtifactError, FashionMini, dataset_names, open_dataset
+from tcvq_data import ArtifactError, DataOptions, FashionMini, dataset_names, open_dataset
 from tcvq_data.idx import gunzip, parse_idx
 from tcvq_data.testing import check_image_source, idx_bytes
 
@@ -148,10 +148,10 @@ def test_a_damaged_gzip_file_is_refused(damage):
 
 
 def test_open_dataset_opens_by_name():
-    source = open_dataset("fashion-mini", "test", limit=3)
+    source = open_dataset("fashion-mini", "test", DataOptions(limit=3))
     assert isinstance(source, FashionMini)
     assert len(source) == 3
-    assert dataset_names() == ("fashion-mini",)
+    assert "fashion-mini" in dataset_names()
 
 
 def test_an_unknown_dataset_or_split_gets_a_suggestion():
@@ -159,7 +159,7 @@ def test_an_unknown_dataset_or_split_gets_a_suggestion():
         ValueError, match=r"'fashon-mini' is unknown; did you mean 'fashion-mini'\? known .*fashion-mini"
     ):
         open_dataset("fashon-mini", "train")
-    with pytest.raises(ValueError, match="'imagenet' is unknown; known datasets: fashion-mini"):
+    with pytest.raises(ValueError, match=r"'imagenet' is unknown; known datasets: celeba-hq, .*, npz:PATH or hf:NAME"):
         open_dataset("imagenet", "train")
     with pytest.raises(ValueError, match="split 'val' of fashion-mini is unknown; it has train, test"):
         open_dataset("fashion-mini", "val")

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from tcvq_data.idx import gunzip, parse_idx
-from tcvq_data.interface import ArtifactError, Sample
+from tcvq_data.interface import ArtifactError, DataOptions, ImageSource, Sample
 
 _FILES = {"train": "train", "test": "t10k"}
 
@@ -67,6 +67,29 @@ class FashionMini:
     def __getitem__(self, index: int) -> Sample:
         """Return one image ``(1, 28, 28)`` and its label."""
         return Sample(self.images[index], self.labels[index])
+
+    def batch(self, index: list[int]) -> Sample:
+        """Return some images ``(B, 1, 28, 28)`` and their labels ``(B,)``."""
+        return Sample(self.images[index], self.labels[index])
+
+
+def open_fashion_mini(split: str, options: DataOptions) -> ImageSource:
+    """Open the embedded images, 28x28 and grey unless the options say otherwise.
+
+    Raises:
+        ValueError: The split is unknown, or the size below 28.
+        ArtifactError: A file of the package is damaged.
+    """
+    if (options.size or 28, options.channels or 1) == (28, 1):
+        return FashionMini(split, limit=options.limit)
+    from tcvq_data.images.arrays import ArraySource
+
+    if split not in _FILES:
+        raise ValueError(f"split {split!r} of fashion-mini is unknown; it has {', '.join(_FILES)}")
+    images, labels = _load(_FILES[split])
+    return ArraySource(
+        images[:, None].numpy(), labels.numpy(), FashionMini.classes, options, name=f"fashion-mini/{split}"
+    )
 
 
 @cache

@@ -1,0 +1,1 @@
+"""Image datasets in the formats they are published in."""
