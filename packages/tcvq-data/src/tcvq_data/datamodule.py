@@ -6,10 +6,11 @@ import lightning.pytorch as pl
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from tcvq_data.batches import TensorBatches
-from tcvq_data.interface import ArtifactError, Codes, ImageSource, Sample
-from tcvq_data.registry import open_dataset
+from tcvq_data.batches import Batches, EpochSampler, ImageItems, Pick, default_workers, process_rank
+from tcvq_data.interface import ArtifactError, Codes, DataOptions, ImageSource
+from tcvq_data.registry import is_mirrored, open_dataset
 
 
 class CodeBatch(NamedTuple):
@@ -25,31 +26,49 @@ class CodeBatch(NamedTuple):
 
 
 class ImageDataModule(pl.LightningDataModule):
-    """Training batches of a dataset's train split, validation batches of its test split."""
+    """Training batches of a dataset's train split, validation batches of its test split, each rank its share."""
 
-    def __init__(self, name: str, batch_size: int, *, seed: int, limit: int | None = None, hflip: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        batch_size: int,
+        *,
+        seed: int,
+        options: DataOptions | None = None,
+        hflip: bool | None = None,
+        workers: int | None = None,
+    ) -> None:
         """Describe the data; files are read on first use.
 
         Args:
-            name: One of `tcvq_data.dataset_names`.
-            batch_size: Images per batch.
+            name: Any name that `tcvq_data.open_dataset` takes.
+            batch_size: Images per batch and rank.
             seed: Seed of shuffles and mirroring.
-            limit: Take at most the first ``limit`` samples of each split.
-            hflip: Mirror half of the training images.
+            options: How the dataset is read.
+            hflip: Mirror half of the training images; None does as the paper does with this dataset.
+            workers: Processes that decode; None starts them for image files only, by the number of usable CPUs.
         """
         super().__init__()
-        self._name, self._batch_size, self._seed, self._limit, self._hflip = name, batch_size, seed, limit, hflip
+        self._name, self._batch_size, self._seed, self._workers = name, batch_size, seed, workers
+        self._options = options or DataOptions()
+        self._hflip = is_mirrored(name) if hflip is None else hflip
         self._sources: dict[str, ImageSource] = {}
+
+    def prepare_data(self) -> None:
+        """Open both splits on one rank of each node, which builds the caches that they may need."""
+        for split in ("train", "test"):
+            self.source(split)
 
     def source(self, split: str) -> ImageSource:
         """Return the samples of a split in their fixed order.
 
         Raises:
             ValueError: The dataset or the split is unknown.
+            MissingDataError: Its files are not there.
             ArtifactError: Its files are damaged.
         """
         if split not in self._sources:
-            self._sources[split] = open_dataset(self._name, split, limit=self._limit)
+            self._sources[split] = open_dataset(self._name, split, self._options)
         return self._sources[split]
 
     @property
@@ -62,14 +81,18 @@ class ImageDataModule(pl.LightningDataModule):
         """Shape of one image, such as ``(1, 28, 28)``."""
         return tuple(self.source("train")[0].image.shape)
 
-    def train_dataloader(self) -> TensorBatches[Sample]:
-        """Return shuffled batches ``Sample((B, C, H, W), (B,))``, all of the same size."""
-        images, labels = _tensors(self.source("train"))
-        return TensorBatches(Sample, images, labels, self._batch_size, seed=self._seed, hflip=self._hflip)
+    def train_dataloader(self) -> Batches:
+        """Return shuffled batches ``Sample((B, …), (B,))``, all of the same size."""
+        return self._batches("train", seed=self._seed, hflip=self._hflip)
 
-    def val_dataloader(self) -> TensorBatches[Sample]:
+    def val_dataloader(self) -> Batches:
         """Return the whole test split in its fixed order."""
-        return TensorBatches(Sample, *_tensors(self.source("test")), self._batch_size)
+        return self._batches("test", seed=None)
+
+    def _batches(self, split: str, *, seed: int | None, hflip: bool = False) -> Batches:
+        source = self.source(split)
+        workers = default_workers(source) if self._workers is None else self._workers
+        return _sharded(ImageItems(source), self._batch_size, seed=seed, hflip=hflip, workers=workers)
 
 
 class CodesDataModule(pl.LightningDataModule):
@@ -100,20 +123,33 @@ class CodesDataModule(pl.LightningDataModule):
         self.codes_train, self.codes_val = codes_train, codes_val
         self._batch_size, self._seed = batch_size, seed
 
-    def train_dataloader(self) -> TensorBatches[CodeBatch]:
+    def train_dataloader(self) -> Batches:
         """Return shuffled batches ``CodeBatch((B, H, W), (B,))``, all of the same size."""
-        codes = self.codes_train
-        return TensorBatches(CodeBatch, codes.indices, codes.labels, self._batch_size, seed=self._seed)
+        return _sharded(_Grids(self.codes_train), self._batch_size, seed=self._seed)
 
-    def val_dataloader(self) -> TensorBatches[CodeBatch]:
+    def val_dataloader(self) -> Batches:
         """Return all validation codes in their fixed order."""
-        return TensorBatches(CodeBatch, self.codes_val.indices, self.codes_val.labels, self._batch_size)
+        return _sharded(_Grids(self.codes_val), self._batch_size, seed=None)
 
 
-def _tensors(source: ImageSource) -> tuple[Tensor, Tensor]:
-    """Return all images and labels of a source, which offers them as ``images`` and ``labels`` or one by one."""
-    images, labels = getattr(source, "images", None), getattr(source, "labels", None)
-    if images is not None and labels is not None:
-        return images, labels
-    samples = [source[i] for i in range(len(source))]
-    return torch.stack([s.image for s in samples]), torch.stack([s.label for s in samples])
+class _Grids(Dataset[CodeBatch]):
+    """Batches of codes."""
+
+    def __init__(self, codes: Codes) -> None:
+        self._codes = codes
+
+    def __len__(self) -> int:
+        return len(self._codes.labels)
+
+    def __getitem__(self, pick: Pick) -> CodeBatch:
+        index = torch.tensor(pick.positions)
+        return CodeBatch(self._codes.indices[index].long(), self._codes.labels[index].long())
+
+
+def _sharded(
+    items: ImageItems | _Grids, batch_size: int, *, seed: int | None, hflip: bool = False, workers: int = 0
+) -> Batches:
+    """Return this rank's share of the batches."""
+    rank, world_size = process_rank()
+    sampler = EpochSampler(len(items), batch_size, seed=seed, hflip=hflip, rank=rank, world_size=world_size)
+    return Batches(items, sampler, workers=workers)
