@@ -14,7 +14,7 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tcvq_data import open_dataset
+from tcvq_data import DataOptions, open_dataset
 from tcvq_vqvae import LoadedVQVAE, load_vqvae
 
 BATCH = 200
@@ -23,7 +23,7 @@ BATCH = 200
 @torch.no_grad()
 def latents(loaded: LoadedVQVAE, split: str, limit: int | None) -> Float[Tensor, "T S D h w"]:
     """Encode the images that the VQ-VAE was trained on."""
-    source = open_dataset(str(loaded.meta["dataset"]), split, limit=limit)
+    source = open_dataset(str(loaded.meta["dataset"]), split, DataOptions(limit=limit))
     images = [source[i].image for i in range(len(source))]
     time_first = images[0].ndim == 4  # event frames (T, C, H, W) stack behind their time axis
     parts = [

@@ -34,7 +34,6 @@ def flip_a_bit(path):
     ("name", "command"),
     [
         ("vqvae.safetensors", ("encode",)),
-        ("codes_train.safetensors", ("train", "stage2")),
         ("prior.safetensors", ("sample",)),
         ("samples.safetensors", ("eval",)),
     ],
@@ -57,6 +56,24 @@ def test_a_damaged_foreign_or_missing_artifact_is_named_and_nothing_is_written(c
         assert tree(copied) == before
     path.unlink()
     assert_refused(tcvq(*command, copied), f"has no {name}", "try: tcvq ")
+
+
+def test_damaged_foreign_or_missing_codes_are_named_and_nothing_is_written(copied, tcvq):
+    shard, manifest = copied / "codes_train" / "shard-00000-00000.arrow", copied / "codes_train" / "manifest.json"
+    for path, content, why in (
+        (shard, shard.read_bytes()[:-200], "shard-00000-00000.arrow: damaged"),
+        (manifest, manifest.read_bytes().replace(b'"train"', b'"test"'), "codes_train: damaged"),
+        (manifest, manifest.read_bytes().replace(b"codes/2", b"codes/3"), "is needed here"),
+        (manifest, b"hello", "manifest.json: cannot be read, or damaged"),
+    ):
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        before = tree(copied)
+        assert_refused(tcvq("train", "stage2", copied), why, "encode again")
+        assert tree(copied) == before
+        path.write_bytes(whole)
+    shutil.rmtree(copied / "codes_train")
+    assert_refused(tcvq("train", "stage2", copied), "has no codes_train", "try: tcvq encode")
 
 
 def test_a_prior_whose_codes_came_from_another_vqvae_draws_nothing(copied, other_vqvae, tcvq):

@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import image as mpl_image
+from PIL import Image
 
-from tcvq_eval import Curve, class_grid, code_usage_plot, image_grid, loss_curves, reconstruction_grid
+from tcvq_eval import (
+    Curve,
+    class_grid,
+    code_usage_plot,
+    event_gif,
+    event_strips,
+    image_grid,
+    loss_curves,
+    reconstruction_grid,
+)
 
 
 def pixels(png):
@@ -124,3 +134,41 @@ def test_plots_without_data_are_refused():
         loss_curves([Curve(name="train", steps=[1, 2, 3], values=[1, 2])])
     with pytest.raises(ValueError, match="at least one used code"):
         code_usage_plot([0, 0])
+
+
+def recordings(n=2, steps=3):
+    counts = torch.zeros(n, steps, 2, 4, 5, dtype=torch.uint8)
+    counts[0, 0, 0, 1, 2] = 4
+    counts[0, 1, 1, 1, 2] = 1
+    return counts
+
+
+def test_a_strip_shows_off_blue_and_on_paler_orange_where_there_are_fewer_events():
+    picture = pixels(event_strips(recordings(), scale=1, gutter=2))
+    assert picture.shape[:2] == (2 + 2 * 6 + 20, 2 + 3 * 7)
+    off, on, blank = picture[2 + 1, 2 + 2], picture[2 + 1, 9 + 2], picture[2, 2]
+    assert off.tolist() == [0x2F, 0x5F, 0xD0]
+    assert on.tolist() == [(255 + 0xD9) // 2, (255 + 0x65 + 1) // 2, (255 + 0x2B) // 2]
+    assert blank.tolist() == [255, 255, 255]
+
+
+def test_a_strip_labels_each_recording():
+    plain, labelled = pixels(event_strips(recordings())), pixels(event_strips(recordings(), row_labels=["a", "b"]))
+    assert labelled.shape[0] == plain.shape[0]
+    assert labelled.shape[1] > plain.shape[1]
+    with pytest.raises(ValueError, match="1 row labels for 2 recordings"):
+        event_strips(recordings(), row_labels=["a"])
+
+
+def test_a_gif_has_one_frame_per_step_and_repeats():
+    picture = Image.open(io.BytesIO(event_gif(recordings(), frame_ms=100)))
+    assert (picture.n_frames, picture.info["duration"], picture.info["loop"]) == (3, 100, 0)
+    first = np.asarray(picture.convert("RGB"))
+    assert [0x2F, 0x5F, 0xD0] in first[: 4 + 4 * 4].reshape(-1, 3).tolist()
+
+
+@pytest.mark.parametrize("draw", [event_gif, event_strips])
+def test_recordings_without_an_event_stay_white_and_none_at_all_are_refused(draw):
+    assert draw(torch.zeros(1, 2, 2, 3, 3))
+    with pytest.raises(ValueError, match="recording"):
+        draw(recordings()[:0])

@@ -81,14 +81,14 @@ def test_the_handlers_of_before_are_put_back():
         (["run", "--vqvae.n_steps", "6"], "tcvq: settings are written without dashes: vqvae.n_steps=VALUE"),
         (["run", "fashon-mini"], "tcvq: unknown recipe 'fashon-mini'; did you mean fashion-mini?"),
         (["run", "debug", "n_steps"], "tcvq: setting 'n_steps' is not of the form section.key=value"),
-        (["run", "debug", "data.name=mnist"], "tcvq: data.name: dataset 'mnist' is unknown;"),
+        (["run", "debug", "data.name=imagenet"], "tcvq: data.name: dataset 'imagenet' is unknown;"),
         (
             ["run", "debug", "prior.n_classes=7"],
             "tcvq: prior.n_classes is 7 but data.name=fashion-mini has 10 classes;",
         ),
         (
-            ["run", "debug", "vqvae.image_size=32", "vqvae.attn_resolutions=[]"],
-            "tcvq: data.name=fashion-mini has images (1, 28, 28) but",
+            ["run", "debug", "vqvae.in_channels=2"],
+            "tcvq: data.name=fashion-mini has images (1, 28, 28) (channels, height, width) but",
         ),
         (["run", "debug", "stage1.batch_size=201"], "tcvq: stage1.batch_size is 201 but there are 200 images"),
         (["rnu"], "tcvq: No such command 'rnu'."),

@@ -95,6 +95,11 @@ def test_a_missing_file_names_the_command_that_makes_it(run):
             run.need(path)
 
 
+def test_codes_are_a_folder_of_the_run(run):
+    run.codes("test").mkdir()
+    assert run.need(run.codes("test")) == run.path / "codes_test"
+
+
 def test_a_step_is_recorded_when_it_ends_well_and_only_then(run):
     with run.step("stage1") as facts:
         facts["vqvae"] = "abc"

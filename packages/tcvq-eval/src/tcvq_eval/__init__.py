@@ -6,7 +6,16 @@ from .codebook import CodeUsage, code_usage
 from .comparison import Fidelity, as_saved, evaluate_fidelity, fd_fashion, noise_floor
 from .features import FashionFeatures
 from .fidelity import PrecisionRecall, frechet_distance, nearest, precision_recall
-from .figures import Curve, class_grid, code_usage_plot, image_grid, loss_curves, reconstruction_grid
+from .figures import (
+    Curve,
+    class_grid,
+    code_usage_plot,
+    event_gif,
+    event_strips,
+    image_grid,
+    loss_curves,
+    reconstruction_grid,
+)
 from .interface import INTERFACE_VERSION, FeatureExtractor
 from .reconstruction import Reconstruction, evaluate_reconstruction, psnr, ssim
 from .report import Headline, Picture, Report, ReportFiles, Section, write_report
@@ -48,6 +57,8 @@ __all__ = [
     "evaluate_fidelity",
     "evaluate_reconstruction",
     "evaluate_samples",
+    "event_gif",
+    "event_strips",
     "fd_fashion",
     "frechet_distance",
     "image_grid",

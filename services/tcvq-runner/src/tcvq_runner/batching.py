@@ -5,21 +5,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tcvq_data import ImageSource
+from tcvq_data import ImageSource, read_batch
 from tcvq_runner.progress import Task
 from tcvq_runner.wiring import Compute
 
 
 def tensors(source: ImageSource) -> tuple[Tensor, Tensor]:
     """Return all images and labels of a dataset."""
-    samples = [source[i] for i in range(len(source))]
-    return torch.stack([s.image for s in samples]), torch.stack([s.label for s in samples])
+    samples = read_batch(source, list(range(len(source))))
+    return samples.image, samples.label
 
 
 @torch.no_grad()
 def in_batches(
     function: Callable[[Tensor], Tensor],
-    items: Tensor,
+    items: Tensor | ImageSource,
     size: int,
     compute: Compute,
     *,
@@ -33,7 +33,8 @@ def in_batches(
 
     Args:
         function: Maps ``(size, …)`` to ``(size, …)``.
-        items: The items along axis 0, at least one.
+        items: The items along axis 0, at least one; or a dataset, which is read batch by batch. Recordings are
+            given to the function as ``(T, size, C, H, W)``.
         size: Items per batch.
         compute: Where to compute.
         task: Told the number of finished items, if given.
@@ -42,7 +43,14 @@ def in_batches(
     results = []
     for first in range(0, len(items), size):
         rows = torch.arange(first, first + size) % len(items)
-        results.append(function(items[rows].to(compute.device)).cpu())
+        batch = items[rows] if isinstance(items, Tensor) else _images(items, rows)
+        results.append(function(batch.to(compute.device)).cpu())
         if task is not None:
             task.update(done + min(first + size, len(items)))
     return torch.cat(results)[: len(items)]
+
+
+def _images(source: ImageSource, rows: Tensor) -> Tensor:
+    """Return some images of a dataset with time, where there is any, as the first axis."""
+    images = read_batch(source, rows.tolist()).image
+    return images.transpose(0, 1) if images.ndim == 5 else images

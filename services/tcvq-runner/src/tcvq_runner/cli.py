@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from tcvq_runner import __version__
+from tcvq_runner.data_commands import data
 from tcvq_runner.failures import report, stop_signals
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -184,6 +185,9 @@ def doctor(**options: Any) -> None:
 
     for topic, finding in diagnose(open_compute(**options)):
         click.echo(f"{topic:<20}{finding}")
+
+
+cli.add_command(data)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tcvq_prior import PriorConfig, Stage2Config
 from tcvq_vqvae import LossConfig, Stage1Config, VQVAEConfig
@@ -11,20 +12,43 @@ FOLLOWS_VQVAE = ("n_embed", "grid")  # fields of `prior` that the VQ-VAE decides
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """Which images.
+    """Which images or recordings, and how they are read; their size, channels and steps follow ``vqvae``.
 
     Attributes:
-        name: Name of a dataset that ``tcvq_data.open_dataset`` knows.
-        limit: Use only the first so many images of each split; null uses all.
+        name: Name of a dataset that ``tcvq_data.open_dataset`` knows; `tcvq data list` shows them.
+        root: Folder of all datasets; null takes ``$TCVQ_DATA``, else ``~/.cache/tcvq/data``.
+        limit: Use only the first so many samples of each split; null uses all.
+        seed: Of splits where a dataset has no official ones, and of simulated recordings.
+        hflip: Mirror half of the training images; null does as the paper does with this dataset.
+        workers: Processes that decode images; null follows the dataset and the machine.
+        bin_rule: How recordings are divided into steps: equal ``time``, equal ``count`` of events, or as ``tonic``.
+        denoise_us: Time constant of the filter against isolated events, in microseconds; 0 leaves it out.
+        stabilise: Undo N-MNIST's saccades.
+        resize: How event frames get their size: ``bilinear`` or ``count``.
+        scale: Count that becomes +1: the largest of the training split (``fixed``), or of the recording
+            (``per_sample``).
     """
 
     name: str = "fashion-mini"
+    root: str | None = None
     limit: int | None = None
+    seed: int = 0
+    hflip: bool | None = None
+    workers: int | None = None
+    bin_rule: Literal["time", "count", "tonic"] = "time"
+    denoise_us: int = 10_000
+    stabilise: bool = False
+    resize: Literal["bilinear", "count"] = "bilinear"
+    scale: Literal["fixed", "per_sample"] = "fixed"
 
     def __post_init__(self) -> None:
-        """Reject a limit that leaves no image."""
+        """Reject numbers out of range."""
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"data.limit is {self.limit}; it must be at least 1, or null for every image")
+        for name in ("seed", "workers", "denoise_us"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"data.{name} is {value}; it must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

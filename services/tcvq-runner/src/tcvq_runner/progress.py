@@ -1,8 +1,8 @@
 """Telling the user how far a step is: a live bar in a terminal, a plain line every ten seconds elsewhere."""
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Protocol, TextIO
 
 from rich.console import Console
@@ -31,6 +31,26 @@ class Reporter(Protocol):
 def open_reporter(stream: TextIO) -> Reporter:
     """Return the reporter that suits the stream: live in a terminal, plain lines anywhere else."""
     return LiveReporter(Console(file=stream)) if stream.isatty() else PlainReporter(stream)
+
+
+@contextmanager
+def announced(reporter: Reporter, unit: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function ``(title, done, total)`` that opens a task when it first hears of a title or total.
+
+    For work that may not be needed at all, such as building a cache, or whose size is learnt on the way.
+    """
+    with ExitStack() as stack:
+        current: tuple[str, int] | None = None
+        task: Task | None = None
+
+        def progress(title: str, done: int, total: int) -> None:
+            nonlocal current, task
+            if task is None or current != (title, total):
+                stack.close()
+                current, task = (title, total), stack.enter_context(reporter.task(title, total, unit))
+            task.update(done)
+
+        yield progress
 
 
 def pace(done: int, total: int, seconds: float, unit: str) -> str:

@@ -50,8 +50,8 @@ class RunFolder:
         return self.path / "vqvae.safetensors"
 
     def codes(self, split: str) -> Path:
-        """Return the path of the codes of ``train`` or ``test``."""
-        return self.path / f"codes_{split}.safetensors"
+        """Return the path of the codes of ``train`` or ``test``, a folder."""
+        return self.path / f"codes_{split}"
 
     @property
     def prior(self) -> Path:
@@ -120,12 +120,12 @@ class RunFolder:
             write_text(self.config, dump_recipe(recipe))
 
     def need(self, path: Path) -> Path:
-        """Return ``path``, a file of this run, if it exists.
+        """Return ``path``, a file or folder of this run, if it exists.
 
         Raises:
             RunFolderError: It does not; names the command that makes it.
         """
-        if not path.is_file():
+        if not path.exists():
             command = {
                 self.vqvae: f"tcvq run {self.config}",
                 self.prior: f"tcvq train stage2 {self.path}",

@@ -58,10 +58,10 @@ def new_session(items: Sequence[str], out: Path | None, **options: Unpack[Comput
         ConfigError: The recipe is wrong or does not fit its data.
         RunFolderError: The folder is in use or not empty.
     """
-    recipe, compute = typed_recipe(items), open_compute(**options)
-    check_data(recipe)
+    recipe, compute, reporter = typed_recipe(items), open_compute(**options), open_reporter(sys.stderr)
+    check_data(recipe, reporter)
     with new_run(recipe, out, environment(compute)) as folder:
-        yield Session(folder=folder, recipe=recipe, compute=compute, reporter=open_reporter(sys.stderr))
+        yield Session(folder=folder, recipe=recipe, compute=compute, reporter=reporter)
 
 
 @contextmanager
@@ -72,9 +72,9 @@ def old_session(path: Path, settings: Sequence[str] = (), **options: Unpack[Comp
         ConfigError: A setting is wrong or comes too late.
         RunFolderError: There is no such run, or another process works in it.
     """
-    compute = open_compute(**options)
+    compute, reporter = open_compute(**options), open_reporter(sys.stderr)
     with open_run(path) as folder:
         recipe = folder.change(tuple(settings))
-        check_data(recipe)
-        yield Session(folder=folder, recipe=recipe, compute=compute, reporter=open_reporter(sys.stderr))
+        check_data(recipe, reporter)
+        yield Session(folder=folder, recipe=recipe, compute=compute, reporter=reporter)
         folder.keep(recipe)

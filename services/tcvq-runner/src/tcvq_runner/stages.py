@@ -2,7 +2,7 @@
 
 from tcvq_data import ArtifactError, Codes, read_codes, write_codes
 from tcvq_prior import save_prior
-from tcvq_runner.batching import in_batches, tensors
+from tcvq_runner.batching import in_batches
 from tcvq_runner.config import Recipe
 from tcvq_runner.progress import Reporter
 from tcvq_runner.recipe import ConfigError
@@ -41,7 +41,7 @@ def train_stage1(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
 
 
 def encode(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter) -> None:
-    """Encode both splits with the trained VQ-VAE and write ``codes_train.safetensors`` and ``codes_test.safetensors``.
+    """Encode both splits with the trained VQ-VAE and write the folders ``codes_train`` and ``codes_test``.
 
     Raises:
         RunFolderError: The VQ-VAE is missing.
@@ -54,21 +54,21 @@ def encode(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Report
     total, done = sum(len(source) for source in sources.values()), 0
     with folder.step("encode") as facts, reporter.task("encode", total, "image") as task:
         for split, source in sources.items():
-            images, labels = tensors(source)
             indices = in_batches(
-                lambda x: model.encode(x).indices, images, recipe.eval.batch_size, compute, task=task, done=done
+                lambda x: model.encode(x).indices, source, recipe.eval.batch_size, compute, task=task, done=done
             )
             codes = Codes(
                 indices=indices,
-                labels=labels,
+                labels=source.labels,
                 n_embed=model.config.n_embed,
+                n_steps=model.config.n_steps,
                 classes=source.classes,
                 vqvae_sha256=loaded.sha256,
                 dataset=recipe.data.name,
                 split=split,
             )
             facts[f"codes_{split}"] = write_codes(folder.codes(split), codes).sha256
-            done += len(images)
+            done += len(source)
 
 
 def train_stage2(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter) -> None:

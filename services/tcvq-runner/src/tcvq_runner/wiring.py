@@ -8,14 +8,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from tcvq_data import ImageSource, open_dataset
+from tcvq_data import ArtifactError, DataOptions, EventOptions, ImageSource, is_event_dataset, open_dataset
 from tcvq_eval import FashionFeatures
 from tcvq_runner.config import Recipe
+from tcvq_runner.progress import Reporter, announced
 from tcvq_runner.recipe import ConfigError
 
 if TYPE_CHECKING:
@@ -77,18 +79,34 @@ def stage_seed(seed: int, stage: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:4], "big")
 
 
-def check_data(recipe: Recipe) -> None:
+def check_data(recipe: Recipe, reporter: Reporter | None = None) -> None:
     """Check that a recipe's models and batches fit its images, before anything starts.
+
+    Args:
+        recipe: The recipe.
+        reporter: Shows the building of caches, which happens here.
 
     Raises:
         ConfigError: Dataset, image size, channels or number of classes do not fit together.
     """
+    if reporter is not None:
+        with announced(reporter, "recording") as progress:
+            for split in ("train", "test"):
+                open_split(recipe, split, partial(progress, f"{split} cache"))
     source = open_split(recipe, "train")
-    shape = tuple(source[0].image.shape)
-    wanted = (recipe.vqvae.in_channels, recipe.vqvae.image_size, recipe.vqvae.image_size)
+    shape, vqvae = tuple(source[0].image.shape), recipe.vqvae
+    wanted = (vqvae.in_channels, vqvae.image_size, vqvae.image_size)
     if shape[-3:] != wanted:
         raise ConfigError(
-            f"data.name={recipe.data.name} has images {shape} but vqvae.in_channels and vqvae.image_size say {wanted}"
+            f"data.name={recipe.data.name} has images {shape[-3:]} (channels, height, width) but vqvae.in_channels and "
+            f"vqvae.image_size say {wanted}; set vqvae.in_channels={shape[-3]} vqvae.image_size={shape[-1]}"
+        )
+    events = len(shape) == 4
+    if events != (vqvae.encoding == "event"):
+        kind, encoding = ("recordings", "event") if events else ("still images", "direct")
+        raise ConfigError(
+            f"data.name={recipe.data.name} has {kind} but vqvae.encoding is {vqvae.encoding}; set "
+            f"vqvae.encoding={encoding}"
         )
     if recipe.prior.n_classes not in (0, len(source.classes)):
         raise ConfigError(
@@ -110,25 +128,61 @@ def image_data(recipe: Recipe) -> "ImageDataModule":
     from tcvq_data import ImageDataModule  # Lightning takes seconds to import; other steps do without
 
     check_data(recipe)
-    seed = stage_seed(recipe.seed, "stage1")
-    return ImageDataModule(recipe.data.name, recipe.stage1.batch_size, seed=seed, limit=recipe.data.limit)
+    data = recipe.data
+    return ImageDataModule(
+        data.name,
+        recipe.stage1.batch_size,
+        seed=stage_seed(recipe.seed, "stage1"),
+        options=data_options(recipe),
+        hflip=data.hflip,
+        workers=data.workers,
+    )
 
 
-def open_split(recipe: Recipe, split: str) -> ImageSource:
+def open_split(recipe: Recipe, split: str, progress: Callable[[int, int], None] | None = None) -> ImageSource:
     """Return one split of the recipe's dataset, in its fixed order.
+
+    Args:
+        recipe: The recipe.
+        split: ``train`` or ``test``.
+        progress: Called with the number of recordings done and of all while a cache is built.
 
     Raises:
         ConfigError: There is no such dataset.
+        ArtifactError: Its files are missing or damaged.
     """
     try:
-        return open_dataset(recipe.data.name, split, limit=recipe.data.limit)
+        return open_dataset(recipe.data.name, split, data_options(recipe), progress=progress)
+    except ArtifactError:
+        raise
     except ValueError as error:
         raise ConfigError(f"data.name: {error}") from error
 
 
+def data_options(recipe: Recipe) -> DataOptions:
+    """Return how the recipe's dataset is read: as ``data`` says, in the form that ``vqvae`` takes."""
+    data, vqvae = recipe.data, recipe.vqvae
+    return DataOptions(
+        root=None if data.root is None else Path(data.root).expanduser(),
+        limit=data.limit,
+        size=vqvae.image_size,
+        channels=vqvae.in_channels if vqvae.in_channels in (1, 3) and not is_event_dataset(data.name) else None,
+        seed=data.seed,
+        events=EventOptions(
+            n_steps=vqvae.n_steps,
+            rule=data.bin_rule,
+            denoise_us=data.denoise_us,
+            stabilise=data.stabilise,
+            resize=data.resize,
+            scale=data.scale,
+        ),
+    )
+
+
 def feature_extractor(recipe: Recipe) -> FashionFeatures | None:
     """Return the network in whose features samples of this dataset are compared, None if there is none."""
-    return FashionFeatures() if recipe.data.name == "fashion-mini" else None
+    garments = recipe.data.name in ("fashion-mini", "fashion-mnist")
+    return FashionFeatures() if garments and recipe.vqvae.image_size == 28 else None
 
 
 def environment(compute: Compute) -> dict[str, Any]:

@@ -1,6 +1,16 @@
 """Pictures as bytes. The only place that imports matplotlib, and only while it draws."""
 
 from .curves import Curve, code_usage_plot, loss_curves
+from .events import event_gif, event_strips
 from .grids import class_grid, image_grid, reconstruction_grid
 
-__all__ = ["Curve", "class_grid", "code_usage_plot", "image_grid", "loss_curves", "reconstruction_grid"]
+__all__ = [
+    "Curve",
+    "class_grid",
+    "code_usage_plot",
+    "event_gif",
+    "event_strips",
+    "image_grid",
+    "loss_curves",
+    "reconstruction_grid",
+]

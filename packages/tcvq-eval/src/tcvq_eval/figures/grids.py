@@ -23,7 +23,7 @@ def _tiles(images: Tensor, scale: int) -> UInt8[np.ndarray, "N H W 3"]:
     return pixels.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2).numpy()
 
 
-def _compose(tiles: np.ndarray, places: Sequence[tuple[int, int]], gutter: int) -> UInt8[np.ndarray, "H W 3"]:
+def compose(tiles: np.ndarray, places: Sequence[tuple[int, int]], gutter: int) -> UInt8[np.ndarray, "H W 3"]:
     """Paste each tile with its top left corner at its place (y, x) on white paper."""
     height, width = tiles.shape[1:3]
     canvas = np.full((max(y for y, _ in places) + height + gutter, max(x for _, x in places) + width + gutter, 3), 255)
@@ -33,19 +33,29 @@ def _compose(tiles: np.ndarray, places: Sequence[tuple[int, int]], gutter: int) 
     return canvas
 
 
-def _png(canvas: np.ndarray, labels: Sequence[tuple[float, str]] = (), tile_height: int = 0) -> bytes:
-    """Write a picture pixel by pixel, with right-aligned labels at the heights y to the left of it.
+def labelled_png(
+    canvas: np.ndarray,
+    labels: Sequence[tuple[float, str]] = (),
+    tile_height: int = 0,
+    *,
+    legend: Sequence[tuple[str, str]] = (),
+) -> bytes:
+    """Write a picture pixel by pixel, with right-aligned labels at the heights y to the left of it, a legend below.
 
     The labels grow with the tiles, so that they stay readable when the picture is shrunk to a phone's width.
     """
     height, width = canvas.shape[:2]
     points = min(max(0.15 * tile_height, 8), 14)
     margin = 16 + round(0.85 * points * max(len(text) for _, text in labels)) if labels else 0
-    with blank_figure((width + margin) / DPI, height / DPI) as figure:
-        figure.figimage(canvas, xo=margin, yo=0, origin="upper")
+    foot = round(2.5 * points) if legend else 0
+    with blank_figure((width + margin) / DPI, (height + foot) / DPI) as figure:
+        figure.figimage(canvas, xo=margin, yo=foot, origin="upper")
         for y, text in labels:
             x = (margin - 8) / (width + margin)
-            figure.text(x, 1 - y / height, text, ha="right", va="center", fontsize=points, color=INK)
+            figure.text(x, 1 - y / (height + foot), text, ha="right", va="center", fontsize=points, color=INK)
+        for i, (text, colour) in enumerate(legend):
+            x, y = (margin + 6 + 4 * i * points) / (width + margin), foot / 2 / (height + foot)
+            figure.text(x, y, text, va="center", fontsize=points, color=colour, weight="bold")
         return figure_bytes(figure, "png")
 
 
@@ -79,7 +89,7 @@ def image_grid(
     step_y, step_x = tiles.shape[1] + gutter, tiles.shape[2] + gutter
     places = [(gutter + i // cols * step_y, gutter + i % cols * step_x) for i in range(len(tiles))]
     centres = [(gutter + row * step_y + tiles.shape[1] / 2, text) for row, text in enumerate(row_labels)]
-    return _png(_compose(tiles, places, gutter), centres, tiles.shape[1])
+    return labelled_png(compose(tiles, places, gutter), centres, tiles.shape[1])
 
 
 def class_grid(
@@ -130,4 +140,4 @@ def reconstruction_grid(
 
     places = [place(i, below) for below in (0, 1) for i in range(len(x))]
     labels = [(place(i, below)[0] + height / 2, names[below]) for below in (0, 1) for i in range(0, len(x), cols)]
-    return _png(_compose(np.concatenate([top, bottom]), places, gutter), labels, height)
+    return labelled_png(compose(np.concatenate([top, bottom]), places, gutter), labels, height)
