@@ -1,0 +1,36 @@
+"""The options and arguments that several commands share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+FOLDER = click.Path(file_okay=False, path_type=Path)
+_DEVICE = "auto (default) takes a CUDA device if there is one."
+_PRECISION = "Of training; auto (default) takes bf16 where the hardware computes in it."
+
+
+def combined(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Return one decorator that applies all of these; the first one is listed first in the help."""
+
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show where an error came from.")
+recipe_argument = click.argument("items", nargs=-1, metavar="[RECIPE] [KEY=VALUE]...")
+run_argument = click.argument("run", type=FOLDER, metavar="RUN")
+settings_argument = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+out_option = click.option("--out", type=FOLDER, metavar="FOLDER", help="Where to write; default runs/RECIPE/TIME.")
+compute_options = combined(
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help=_DEVICE),
+    click.option("--precision", type=click.Choice(["auto", "32", "bf16"]), default="auto", help=_PRECISION),
+    click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: torch's choice."),
+    debug_option,
+)

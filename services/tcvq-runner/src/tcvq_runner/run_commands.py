@@ -1,0 +1,71 @@
+"""The commands that train: `tcvq run`, `tcvq train …` and `tcvq encode`; arguments to calls, nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tcvq_runner.options import compute_options, out_option, recipe_argument, run_argument, settings_argument
+
+
+@click.command()
+@recipe_argument
+@out_option
+@compute_options
+def run(items: tuple[str, ...], out: Path | None, **options: Any) -> None:
+    """Train both stages, encode, sample, evaluate and report.
+
+    RECIPE is a name from `tcvq recipes` (default fashion-mini) or a .yaml file.
+    """
+    from tcvq_runner import pipeline, report, session
+
+    with session.new_session(items, out, **options) as at:
+        pipeline.run(at.folder, at.recipe, at.compute, at.reporter)
+        click.echo(f"report:  {at.folder.report_html}\nsamples: {at.folder.samples_png}")
+        click.echo(f"next:    {report.next_commands(at.folder.path)['draw more images']}")
+
+
+@click.group()
+def train() -> None:
+    """Train one stage alone."""
+
+
+@train.command()
+@recipe_argument
+@out_option
+@compute_options
+def stage1(items: tuple[str, ...], out: Path | None, **options: Any) -> None:
+    """Train the VQ-VAE in a new run folder."""
+    from tcvq_runner import session, stages
+
+    with session.new_session(items, out, **options) as at:
+        stages.train_stage1(at.folder, at.recipe, at.compute, at.reporter)
+        click.echo(f"wrote {at.folder.vqvae}\nnext: tcvq encode {at.folder.path}")
+
+
+@train.command()
+@run_argument
+@settings_argument
+@compute_options
+def stage2(run: Path, settings: tuple[str, ...], **options: Any) -> None:
+    """Train the prior on the codes of a run.
+
+    Settings may change prior.*, stage2.*, sample.* and eval.*; the run keeps them.
+    """
+    from tcvq_runner import session, stages
+
+    with session.old_session(run, settings, **options) as at:
+        stages.train_stage2(at.folder, at.recipe, at.compute, at.reporter)
+        click.echo(f"wrote {at.folder.prior}\nnext: tcvq sample {run}")
+
+
+@click.command()
+@run_argument
+@compute_options
+def encode(run: Path, **options: Any) -> None:
+    """Encode both splits with the VQ-VAE of a run."""
+    from tcvq_runner import session, stages
+
+    with session.old_session(run, **options) as at:
+        stages.encode(at.folder, at.recipe, at.compute, at.reporter)
+        click.echo(f"wrote {at.folder.codes('train')} and {at.folder.codes('test')}\nnext: tcvq train stage2 {run}")
