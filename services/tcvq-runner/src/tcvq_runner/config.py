@@ -99,6 +99,32 @@ class EvalConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """When the state of training is written, and how much of it is kept; decides nothing about the result.
+
+    Attributes:
+        every_steps: Write after this many steps; null does not count steps.
+        every_minutes: Write when this much time has passed since the last one; null does not watch the clock.
+        keep_last: Keep this many of the newest, so that a damaged one has a predecessor.
+        keep_best: Keep also the one with the best validation, also when the stage is done.
+    """
+
+    every_steps: int | None = None
+    every_minutes: float | None = 10.0
+    keep_last: int = 2
+    keep_best: bool = True
+
+    def __post_init__(self) -> None:
+        """Reject intervals that never end, and keeping nothing."""
+        for name in ("every_steps", "every_minutes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"checkpoint.{name} is {value}; it must be positive, or null")
+        if self.keep_last < 1:
+            raise ValueError(f"checkpoint.keep_last is {self.keep_last}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """Everything that decides a run.
 
@@ -114,6 +140,7 @@ class Recipe:
         stage2: Training of stage 2.
         sample: How images are drawn.
         eval: What is measured.
+        checkpoint: When the state of training is written, so that an interrupted run can continue.
     """
 
     name: str = "custom"
@@ -126,6 +153,7 @@ class Recipe:
     stage2: Stage2Config = field(default_factory=Stage2Config)
     sample: SampleConfig = field(default_factory=SampleConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
         """Reject names that are no folder name, and a prior that cannot model the VQ-VAE's codes."""
