@@ -4,11 +4,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from tcvq_vqvae.checkpoint import LoadedVQVAE, load_vqvae, save_vqvae
-from tcvq_vqvae.config import LossConfig, Stage1Config, VQVAEConfig
+from tcvq_vqvae.config import VQVAEConfig
 from tcvq_vqvae.discriminator import PatchDiscriminator
 from tcvq_vqvae.interface import INTERFACE_VERSION, ImageTokenizer, VQVAEOutput
 from tcvq_vqvae.losses import adaptive_weight, generator_loss, hinge_discriminator_loss
 from tcvq_vqvae.model import SpikingVQVAE
+from tcvq_vqvae.train_config import LossConfig, Stage1Config
 
 if TYPE_CHECKING:
     from tcvq_vqvae.lit import LitVQVAE

@@ -1,4 +1,4 @@
-"""Every size and option of stage 1, checked when it is built; sizes default to the paper's."""
+"""Every size and option of the spiking VQ-VAE, checked when it is built; sizes default to the paper's."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -97,75 +97,3 @@ class VQVAEConfig:
         """Height and width of the grid of indices."""
         side = self.image_size // self.total_stride
         return side, side
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LossConfig:
-    """Weights and schedule of the stage-1 objective (arXiv 2405.14474, released code).
-
-    Attributes:
-        codebook_weight: Weight of the codebook's loss.
-        disc_weight: Factor on the adaptive weight of the adversarial term; 0 builds no discriminator.
-        disc_start: Batch at which the adversarial terms begin, counted from 0.
-        disc_width: Channels of the discriminator's first layer.
-        disc_layers: Hidden layers of the PatchGAN discriminator.
-    """
-
-    codebook_weight: float = 1.0
-    disc_weight: float = 0.8
-    disc_start: int = 15001  # "30001 optimizer steps" of the released code, two per batch
-    disc_width: int = 64
-    disc_layers: int = 3
-
-    def __post_init__(self) -> None:
-        """Reject weights and schedules that mean nothing."""
-        for name in ("codebook_weight", "disc_weight", "disc_start"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"loss.{name} is {getattr(self, name)}; it must not be negative")
-        for name in ("disc_width", "disc_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"loss.{name} is {getattr(self, name)}; it must be at least 1")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stage1Config:
-    """How stage 1 is trained.
-
-    Attributes:
-        max_steps: Batches to train for.
-        batch_size: Images per batch.
-        learning_rate: Peak learning rate of both optimizers.
-        betas: Adam's moment decays.
-        schedule: ``constant``, or ``cosine`` to zero over ``max_steps``.
-        warmup_steps: Batches of linear learning-rate warm-up.
-        unquantized_steps: Batches at the start that bypass the codebook, so that its entries can be initialised from
-            latents that already mean something.
-        revive_every: Batches between revivals of dead codes; 0 never revives.
-        grad_clip: Largest gradient norm; 0 does not clip.
-    """
-
-    max_steps: int = 100_000
-    batch_size: int = 128
-    learning_rate: float = 5.76e-4  # base 4.5e-6 x batch 128
-    betas: tuple[float, float] = (0.5, 0.9)
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: int = 0
-    unquantized_steps: int = 0
-    revive_every: int = 100
-    grad_clip: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Reject schedules that cannot run."""
-        for name in ("max_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"stage1.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("warmup_steps", "unquantized_steps", "revive_every", "grad_clip"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"stage1.{name} is {getattr(self, name)}; it must not be negative")
-        if self.unquantized_steps >= self.max_steps:
-            raise ValueError(
-                f"stage1.unquantized_steps is {self.unquantized_steps} of {self.max_steps} max_steps; "
-                "the codebook would never be trained"
-            )
-        if not self.learning_rate > 0:
-            raise ValueError(f"stage1.learning_rate is {self.learning_rate}; it must be positive")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tcvq_codebook.interface import Quantized
 
-INTERFACE_VERSION = "0.1"
+INTERFACE_VERSION = "0.2"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from tcvq_data import Sample
-from tcvq_vqvae.config import LossConfig, Stage1Config, VQVAEConfig
+from tcvq_vqvae.config import VQVAEConfig
 from tcvq_vqvae.discriminator import PatchDiscriminator
 from tcvq_vqvae.losses import adaptive_weight, generator_loss, hinge_discriminator_loss
 from tcvq_vqvae.model import SpikingVQVAE
+from tcvq_vqvae.train_config import LossConfig, Stage1Config, start_batch
 
 _INIT_BATCHES = 8  # batches whose latents seed the codebook: enough sites for k-means, little memory
 
@@ -56,19 +57,24 @@ class LitVQVAE(lightning.LightningModule):
         """Two Adams, one for the autoencoder and one for the discriminator, each scheduled by its own steps."""
         modules = [self.model] if self.discriminator is None else [self.model, self.discriminator]
         train = self.train_config
-        optimizers = [torch.optim.Adam(m.parameters(), lr=train.learning_rate, betas=train.betas) for m in modules]
+        optimizers = [torch.optim.Adam(m.parameters(), lr=train.lr, betas=train.betas) for m in modules]
 
         def factor(step: int) -> float:  # a plain function: LambdaLR would put a method's attributes into checkpoints
             return self._learning_rate_factor(step)
 
         return list(optimizers), [LambdaLR(o, factor) for o in optimizers]
 
+    @property
+    def total_steps(self) -> int:
+        """Number of steps of the whole training."""
+        return self.train_config.total_steps(1)
+
     def _learning_rate_factor(self, step: int) -> float:
         train = self.train_config
         warm = min(1.0, (step + 1) / (train.warmup_steps + 1))
         if train.schedule == "constant":
             return warm
-        return warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / train.max_steps)))
+        return warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / self.total_steps)))
 
     def training_step(self, batch: Sample, batch_idx: int) -> None:
         """Run one batch through the autoencoder and, once it is on, the discriminator.
@@ -79,7 +85,7 @@ class LitVQVAE(lightning.LightningModule):
         events = self.model.config.encoding == "event"
         x = batch.image.transpose(0, 1) if events else batch.image  # batches of events are (B, T, C, H, W)
         x_hat, objective, l1 = self._reconstruct(x)
-        adversarial = self.discriminator is not None and self.batches_seen >= self.loss.disc_start
+        adversarial = self.discriminator is not None and self.batches_seen >= start_batch(self.loss.disc_start)
         if adversarial:
             objective = objective + self._adversarial_term(l1, x_hat)
         if not torch.isfinite(objective):
@@ -92,7 +98,7 @@ class LitVQVAE(lightning.LightningModule):
         if adversarial:
             self._step(1, self._discriminator_objective(x, x_hat.detach()))
         self.batches_seen += 1
-        if self.batches_seen >= self.train_config.max_steps:
+        if self.batches_seen >= self.total_steps:
             self.trainer.should_stop = True
 
     def _reconstruct(self, x: Tensor) -> tuple[Tensor, Float[Tensor, ""], Float[Tensor, ""]]:

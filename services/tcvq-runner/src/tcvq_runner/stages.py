@@ -28,11 +28,12 @@ def train_stage1(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
     with folder.step("stage1") as facts:
         seed_everything(stage_seed(recipe.seed, "stage1"), verbose=False)
         module = LitVQVAE(recipe.vqvae, recipe.loss, recipe.stage1)
+        batches = data.train_dataloader()
         fit(
             module,
-            data.train_dataloader(),
+            batches,
             stage="stage1",
-            max_steps=recipe.stage1.max_steps,
+            max_steps=recipe.stage1.total_steps(len(batches)),
             metrics=folder.metrics,
             compute=compute,
             reporter=reporter,
