@@ -4,14 +4,26 @@ from importlib.metadata import version
 
 from .codebook import CodeUsage, code_usage
 from .comparison import Fidelity, as_saved, evaluate_fidelity, fd_fashion, noise_floor
+from .energy import (
+    HOROWITZ_45NM,
+    Energy,
+    EnergyRow,
+    EnergyTable,
+    LayerWork,
+    SideWork,
+    estimate_energy,
+    input_kind,
+)
 from .features import FashionFeatures
 from .fidelity import PrecisionRecall, frechet_distance, nearest, precision_recall
 from .figures import (
     Curve,
     class_grid,
     code_usage_plot,
+    energy_bars,
     event_gif,
     event_strips,
+    firing_rate_map,
     image_grid,
     loss_curves,
     reconstruction_grid,
@@ -32,14 +44,19 @@ from .summary import nearest_section, sample_headlines
 __version__ = version("tcvq-eval")
 
 __all__ = [
+    "HOROWITZ_45NM",
     "INTERFACE_VERSION",
     "ClassAgreement",
     "CodeUsage",
     "Curve",
+    "Energy",
+    "EnergyRow",
+    "EnergyTable",
     "FashionFeatures",
     "FeatureExtractor",
     "Fidelity",
     "Headline",
+    "LayerWork",
     "Memorisation",
     "Picture",
     "PrecisionRecall",
@@ -48,20 +65,25 @@ __all__ = [
     "ReportFiles",
     "SampleEvaluation",
     "Section",
+    "SideWork",
     "__version__",
     "as_saved",
     "class_agreement",
     "class_grid",
     "code_usage",
     "code_usage_plot",
+    "energy_bars",
+    "estimate_energy",
     "evaluate_fidelity",
     "evaluate_reconstruction",
     "evaluate_samples",
     "event_gif",
     "event_strips",
     "fd_fashion",
+    "firing_rate_map",
     "frechet_distance",
     "image_grid",
+    "input_kind",
     "loss_curves",
     "memorisation",
     "nearest",

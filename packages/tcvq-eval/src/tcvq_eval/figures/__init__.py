@@ -3,13 +3,16 @@
 from .curves import Curve, code_usage_plot, loss_curves
 from .events import event_gif, event_strips
 from .grids import class_grid, image_grid, reconstruction_grid
+from .rates import energy_bars, firing_rate_map
 
 __all__ = [
     "Curve",
     "class_grid",
     "code_usage_plot",
+    "energy_bars",
     "event_gif",
     "event_strips",
+    "firing_rate_map",
     "image_grid",
     "loss_curves",
     "reconstruction_grid",
