@@ -24,6 +24,7 @@ def combined(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 
 debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show where an error came from.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, for scripts.")
 recipe_argument = click.argument("items", nargs=-1, metavar="[RECIPE] [KEY=VALUE]...")
 run_argument = click.argument("run", type=FOLDER, metavar="RUN")
 settings_argument = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")

@@ -1,44 +1,42 @@
 """From a recipe's text and the user's settings to a checked `Recipe`, and back to text.
 
-A recipe is the defaults, overlaid by a YAML file, overlaid by ``key=value`` settings. The fields of the models'
-sections belong to the packages that own the models; nothing here lists them.
+A recipe is the defaults, overlaid by a YAML file and those it extends, overlaid by ``key=value`` settings. The fields
+of the models' sections belong to the packages that own the models; nothing here lists them.
 """
 
 import dataclasses
 import difflib
-import io
+import functools
 import json
 import math
-import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from tcvq_runner.config import FOLLOWS_VQVAE, Recipe
+from tcvq_runner.layers import ConfigError, builtin_recipes, is_file, overlay, read_layers
 from tcvq_vqvae import VQVAEConfig
 
 DEFAULT_RECIPE = "fashion-mini"
 
-
-class ConfigError(ValueError):
-    """A recipe that is missing, unreadable, or asks for something that does not exist or does not fit."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))  # what is quoted from a file may hold line breaks
-
-
-def builtin_recipes() -> dict[str, str]:
-    """Return the names of the recipes that come with the package, each with its first comment line."""
-    files = sorted(resources.files("tcvq_runner").joinpath("recipes").iterdir(), key=lambda item: item.name)
-    texts = {item.name.removesuffix(".yaml"): item.read_text("utf-8") for item in files if item.name.endswith(".yaml")}
-    return {name: text.partition("\n")[0].removeprefix("#").strip() for name, text in texts.items()}
+__all__ = [
+    "DEFAULT_RECIPE",
+    "ConfigError",
+    "adapter",
+    "builtin_recipes",
+    "changes",
+    "differing_keys",
+    "dump_recipe",
+    "flat_recipe",
+    "load_recipe",
+    "recipe_tree",
+]
 
 
 def load_recipe(source: str | Path = DEFAULT_RECIPE, settings: Sequence[str] = ()) -> Recipe:
@@ -52,11 +50,11 @@ def load_recipe(source: str | Path = DEFAULT_RECIPE, settings: Sequence[str] = (
         ConfigError: In one line: what is wrong, where, and what would be right.
     """
     try:
-        name, text = _read(source)
-        for setting in settings:
-            if not re.match(r"[A-Za-z_][\w.]*=", setting):
-                raise ConfigError(f"setting {setting!r} is not of the form section.key=value")
-        return _validate(_merge(text, list(settings)), name)
+        layers = read_layers(source, settings)
+        for layer in layers:
+            # Checked before the defaults are laid under them: a scalar would silently replace a section.
+            _refuse_unknown(Recipe, typing.cast(dict[str, Any], OmegaConf.to_container(layer, resolve=False)))
+        return _validate(overlay(_defaults(), layers), Path(source).stem if is_file(source) else str(source))
     except ValidationError as error:
         raise ConfigError("; ".join(_messages(error))) from error
     except ConfigError:
@@ -76,55 +74,46 @@ def recipe_tree(recipe: Recipe) -> dict[str, Any]:
     return tree
 
 
+def flat_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return every setting of the recipe by its dotted key, in order of the sections."""
+    return dict(_leaves(recipe_tree(recipe)))
+
+
 def differing_keys(a: Recipe, b: Recipe) -> list[str]:
     """Return the dotted keys whose values differ, in order of the sections."""
-    flat_a, flat_b = dict(_leaves(recipe_tree(a))), dict(_leaves(recipe_tree(b)))
-    return [key for key in flat_a if flat_a[key] != flat_b[key]]
+    return list(changes(a, b))
 
 
-def _read(source: str | Path) -> tuple[str, str]:
-    """Return a default name and the YAML text of a recipe."""
-    path = Path(source)
-    if path.suffix in {".yaml", ".yml"}:
-        try:
-            return path.stem, path.read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"recipe {path} is not a text file in UTF-8") from error
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise ConfigError(f"cannot read recipe {str(path)!r}: {reason}") from error
-    known = builtin_recipes()
-    if str(source) not in known:
-        near = difflib.get_close_matches(str(source), known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}; or give the path of a .yaml file"
-        raise ConfigError(f"unknown recipe {str(source)!r}; {hint}")
-    return path.name, resources.files("tcvq_runner").joinpath("recipes", f"{source}.yaml").read_text("utf-8")
+def changes(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return for each dotted key whose values differ the two values, in order of the sections."""
+    flat_a, flat_b = flat_recipe(a), flat_recipe(b)
+    return {key: (value, flat_b[key]) for key, value in flat_a.items() if value != flat_b[key]}
 
 
-def _merge(text: str, settings: list[str]) -> dict[str, Any]:
-    """Overlay the defaults with the file and the settings, and resolve references."""
-    layer = OmegaConf.load(io.StringIO(text))
-    if not isinstance(layer, DictConfig):
-        raise ValueError("the file must be a mapping of sections, such as 'vqvae: {n_steps: 4}'")
-    given = OmegaConf.merge(layer, OmegaConf.from_dotlist(settings))
-    # The sections are checked before the defaults are laid under them: a scalar would silently replace a section.
-    _refuse_unknown(Recipe, typing.cast(dict[str, Any], OmegaConf.to_container(given, resolve=False)))
+def _defaults() -> dict[str, Any]:
+    """Return the lowest layer: every setting that neither the recipe's name nor its VQ-VAE decides."""
     defaults = dataclasses.asdict(Recipe())
     del defaults["name"]
     for key in FOLLOWS_VQVAE:
         del defaults["prior"][key]
-    merged = OmegaConf.to_container(OmegaConf.merge(defaults, given), resolve=True)
-    return typing.cast(dict[str, Any], merged)
+    return defaults
 
 
 def _validate(tree: dict[str, Any], name: str) -> Recipe:
     """Turn a tree into a recipe; what the recipe leaves open follows from its name and from the VQ-VAE."""
     _refuse_unknown(Recipe, tree)
-    vqvae = TypeAdapter(dict[str, VQVAEConfig]).validate_json(_json({"vqvae": tree["vqvae"]}), strict=True)["vqvae"]
+    vqvae = adapter(dict[str, VQVAEConfig]).validate_json(_json({"vqvae": tree["vqvae"]}), strict=True)["vqvae"]
     tree["prior"] = {key: getattr(vqvae, key) for key in FOLLOWS_VQVAE} | tree["prior"]
     if tree["prior"]["code_features"]:  # on or off in a recipe; their width is that of a codebook entry
         tree["prior"]["code_features"] = vqvae.n_steps * vqvae.embed_dim
-    return TypeAdapter(Recipe).validate_json(_json({"name": name} | tree), strict=True)
+    recipe: Recipe = adapter(Recipe).validate_json(_json({"name": name} | tree), strict=True)
+    return recipe
+
+
+@functools.cache
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return pydantic's validator of a type; building one takes longer than using it."""
+    return TypeAdapter(kind)
 
 
 def _json(tree: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import TypedDict, Unpack
 
 from tcvq_runner.config import Recipe
 from tcvq_runner.progress import Reporter, open_reporter
-from tcvq_runner.recipe import DEFAULT_RECIPE, load_recipe
+from tcvq_runner.recipe import DEFAULT_RECIPE, builtin_recipes, load_recipe
 from tcvq_runner.run_dir import RunFolder, new_run, open_run
 from tcvq_runner.wiring import Compute, check_data, environment, open_compute
 
@@ -48,6 +48,18 @@ def typed_recipe(items: Sequence[str]) -> Recipe:
     if items and "=" not in items[0]:
         return load_recipe(items[0], items[1:])
     return load_recipe(DEFAULT_RECIPE, items)
+
+
+def recipe_of(source: str) -> Recipe:
+    """Return the recipe of a name, of a ``.yaml`` file, or of a run folder.
+
+    Raises:
+        ConfigError: There is no such recipe, or it is wrong.
+        RunFolderError: The folder is no run.
+    """
+    if Path(source).is_dir() and source not in builtin_recipes():
+        return RunFolder(Path(source)).recipe()
+    return load_recipe(source)
 
 
 @contextmanager
