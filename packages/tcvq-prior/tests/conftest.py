@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tcvq_prior import PriorConfig, SpikingPrior
+from tcvq_prior import PriorConfig, build_prior
 
 SIZES = {"n_embed": 7, "grid": (2, 3), "n_layer": 2, "n_head": 2, "width": 8, "init_gain": 2.0}
 
@@ -30,7 +30,7 @@ def make_prior(make_config):
     def make(**changes):
         config = make_config(**changes)
         features = torch.randn(config.n_embed, config.code_features) if config.code_features else None
-        prior = SpikingPrior(config, features).eval()
+        prior = build_prior(config, features).eval()
         for table in (prior.table.weight, prior.head.weight, prior.embedding.position):
             torch.nn.init.normal_(table)
         return prior

@@ -16,6 +16,7 @@ from tcvq_prior import PriorConfig, SpikingPrior, Stage2Config
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"neighbourhood": -1}, "neighbourhood is -1"),
         ({"init_gain": 0.0}, "init_gain is 0.0"),
+        ({"null_class": True}, "null_class is set without classes"),
     ],
 )
 def test_impossible_architecture_is_refused_with_its_numbers(options, message):

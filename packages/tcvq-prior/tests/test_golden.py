@@ -37,9 +37,9 @@ def test_prior_reproduces_logits_loss_and_gradients_of_the_reference(golden):
 
 def test_running_state_reproduces_the_logits_of_the_reference_token_by_token(golden):
     prior = from_reference(golden, **SIZES, first_token_free=True).double()
-    idx, state, steps = golden["idx"], None, []
+    idx, cache, steps = golden["idx"], prior.new_cache("state"), []
     for position in range(24):
-        logits, state = prior.extend(idx[:, 1 : position + 1], idx[:, 0], position, state)
+        logits, cache = prior.extend(idx[:, 1 : position + 1], idx[:, 0], position, cache)
         steps.append(logits)
     assert_golden(torch.cat(steps, dim=1), golden["logits"])
 

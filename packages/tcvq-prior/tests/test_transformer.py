@@ -50,16 +50,18 @@ def test_running_state_gives_the_logits_of_the_full_forward_however_the_sequence
     tokens = torch.randint(config.n_embed, (batch, length))
     labels = torch.randint(3, (batch,)) if config.n_classes else None
     cuts = sorted({length, *data.draw(st.lists(st.integers(1, length), max_size=4))})
-    position, state, parts = 0, None, []
+    position, cache, parts = 0, prior.new_cache("state"), []
     with torch.no_grad():
         full = prior(tokens[:, :-1], labels)
         for cut in cuts:
-            logits, state = prior.extend(tokens[:, : cut - 1], labels, position, state)
+            logits, cache = prior.extend(tokens[:, : cut - 1], labels, position, cache)
             parts.append(logits)
             position = cut
     assert full.shape == (batch, length, config.n_embed)
     torch.testing.assert_close(torch.cat(parts, dim=1), full, rtol=0, atol=1e-10)
-    for s in state:
+    assert cache.length == length
+    for layer in cache.layers:
+        (s,) = layer.tensors
         assert torch.equal(s, s.round())
         assert s.min() >= 0
         assert s.max() <= length
@@ -67,8 +69,9 @@ def test_running_state_gives_the_logits_of_the_full_forward_however_the_sequence
 
 def test_running_state_counts_coincident_spikes_and_is_not_empty(make_prior):
     prior = make_prior(width=16)
-    _, state = prior.extend(torch.randint(7, (2, 5)), None, 0, None)
-    for s in state:
+    _, cache = prior.extend(torch.randint(7, (2, 5)), None, 0, prior.new_cache("state"))
+    for layer in cache.layers:
+        (s,) = layer.tensors
         assert s.shape == (2, 2, 2, 8, 8)
         assert torch.equal(s, s.round())
         assert s.sum() > 10
@@ -111,7 +114,7 @@ def test_all_neurons_fire_at_initialisation_whatever_the_width(width):
         rates = firing_rates(block, x_seq)
         assert rates.keys() == {"q", "k", "v", "mlp"}
         assert all(0.02 < rate < 0.5 for rate in rates.values()), rates
-        x_seq, _ = block(x_seq)
+        x_seq = block(x_seq)
 
 
 @pytest.mark.parametrize("options", [{}, {"code_features": 4, "neighbourhood": 1}])

@@ -4,11 +4,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from tcvq_prior.attention import attend
+from tcvq_prior.cache import AttentionCache
 from tcvq_prior.checkpoint import LoadedPrior, load_prior, save_prior
 from tcvq_prior.config import PriorConfig, Stage2Config
-from tcvq_prior.interface import INTERFACE_VERSION, CodePrior
+from tcvq_prior.interface import INTERFACE_VERSION, Cache, CacheChoice, CacheKind, CodePrior
 from tcvq_prior.sampling import filter_logits, sample_grids
-from tcvq_prior.transformer import SpikingPrior
+from tcvq_prior.transformer import CodeTransformer, GPTPrior, SpikingPrior, build_prior
 
 if TYPE_CHECKING:
     from tcvq_prior.lit import LitPrior
@@ -17,13 +18,20 @@ __version__ = version("tcvq-prior")
 
 __all__ = [
     "INTERFACE_VERSION",
+    "AttentionCache",
+    "Cache",
+    "CacheChoice",
+    "CacheKind",
     "CodePrior",
+    "CodeTransformer",
+    "GPTPrior",
     "LitPrior",
     "LoadedPrior",
     "PriorConfig",
     "SpikingPrior",
     "Stage2Config",
     "attend",
+    "build_prior",
     "filter_logits",
     "load_prior",
     "sample_grids",

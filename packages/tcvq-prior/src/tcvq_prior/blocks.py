@@ -1,19 +1,19 @@
-"""The transformer block of the spiking prior."""
+"""The transformer blocks: one that computes with spikes, and the usual one to compare it with."""
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcvq_neurons import LIF, merge_time
-from tcvq_prior.attention import attend
+from tcvq_prior.attention import softmax_attention, spiking_attention
+from tcvq_prior.cache import LayerCache
 from tcvq_prior.config import PriorConfig
 
 
-class SpikingBlock(nn.Module):
-    """x += W_o attend(LIF(W_qkv LN(x)));  x += W_2 LIF(W_1 LN(x)) on sequences ``(T, B, L, C)``.
-
-    The neurons run over the SNN steps T and start from rest for every token, so no membrane crosses tokens.
+class Block(nn.Module):
+    """x += W_o attend(φ(W_qkv LN(x)));  x += W_2 ψ(W_1 LN(x)) on sequences ``(T, B, L, C)``; the rest is the subclass's.
 
     Args:
         config: Sizes.
@@ -25,24 +25,40 @@ class SpikingBlock(nn.Module):
         self.n_head = config.n_head
         self.ln1 = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
-        self.qkv_lif = LIF()
         self.proj = nn.Linear(width, width)
         self.ln2 = nn.LayerNorm(width)
         self.fc = nn.Linear(width, 4 * width)
-        self.fc_lif = LIF()
         self.out = nn.Linear(4 * width, width)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x_seq: Float[Tensor, "T B L C"], state: Float[Tensor, "T B heads d d"] | None = None
-    ) -> tuple[Float[Tensor, "T B L C"], Float[Tensor, "T B heads d d"]]:
-        """Map a chunk of tokens, given the attention state of the tokens before it."""
-        spikes = self.qkv_lif(merge_time(lambda x: self.qkv(self.ln1(x)), x_seq))
-        q, k, v = rearrange(spikes, "t b l (three heads d) -> three t b heads l d", three=3, heads=self.n_head)
-        y, state = attend(q, k, v, state)
+        self, x_seq: Float[Tensor, "T B L C"], cache: LayerCache | None = None, first: int = 0
+    ) -> Float[Tensor, "T B L C"]:
+        """Map a chunk of tokens, given a memory of the ``first`` tokens before it."""
+        projected = self.project(x_seq)
+        q, k, v = rearrange(projected, "t b l (three heads d) -> three t b heads l d", three=3, heads=self.n_head)
+        y = self.attend(q, k, v, cache, first)
         x_seq = x_seq + self.dropout(self.proj(rearrange(y, "t b heads l d -> t b l (heads d)")))
-        h = self.fc_lif(merge_time(lambda x: self.fc(self.ln2(x)), x_seq))
-        return x_seq + self.dropout(self.out(h)), state
+        return x_seq + self.dropout(self.out(self.hidden(x_seq)))
+
+    def project(self, x_seq: Float[Tensor, "T B L C"]) -> Float[Tensor, "T B L 3*C"]:
+        """Return queries, keys and values."""
+        raise NotImplementedError
+
+    def attend(
+        self,
+        q: Float[Tensor, "T B heads L d"],
+        k: Float[Tensor, "T B heads L d"],
+        v: Float[Tensor, "T B heads L d"],
+        cache: LayerCache | None,
+        first: int,
+    ) -> Float[Tensor, "T B heads L d"]:
+        """Return what each token takes from itself and those before it."""
+        raise NotImplementedError
+
+    def hidden(self, x_seq: Float[Tensor, "T B L C"]) -> Float[Tensor, "T B L 4*C"]:
+        """Return the hidden units of the MLP."""
+        raise NotImplementedError
 
     def reset_parameters(self, gain: float) -> None:
         """Draw weights with deviation ``gain / √fan_in`` and zero biases."""
@@ -51,10 +67,70 @@ class SpikingBlock(nn.Module):
             nn.init.zeros_(linear.bias)
 
 
+class SpikingBlock(Block):
+    """A block whose queries, keys, values and hidden units are spikes, and whose attention has no softmax.
+
+    The neurons run over the SNN steps T and start from rest for every token, so no membrane crosses tokens.
+
+    Args:
+        config: Sizes.
+    """
+
+    def __init__(self, config: PriorConfig) -> None:
+        super().__init__(config)
+        self.qkv_lif = LIF()
+        self.fc_lif = LIF()
+
+    def project(self, x_seq: Float[Tensor, "T B L C"]) -> Float[Tensor, "T B L 3*C"]:
+        """Return the spikes of queries, keys and values."""
+        return self.qkv_lif(merge_time(lambda x: self.qkv(self.ln1(x)), x_seq))
+
+    def attend(
+        self,
+        q: Float[Tensor, "T B heads L d"],
+        k: Float[Tensor, "T B heads L d"],
+        v: Float[Tensor, "T B heads L d"],
+        cache: LayerCache | None,
+        first: int,
+    ) -> Float[Tensor, "T B heads L d"]:
+        """Count coincident spikes."""
+        return spiking_attention(q, k, v, cache, first)
+
+    def hidden(self, x_seq: Float[Tensor, "T B L C"]) -> Float[Tensor, "T B L 4*C"]:
+        """Return the spikes of the MLP."""
+        return self.fc_lif(merge_time(lambda x: self.fc(self.ln2(x)), x_seq))
+
+
+class GPTBlock(Block):
+    """The block of a GPT: softmax attention and GELU (Radford et al. 2019); T is 1.
+
+    Args:
+        config: Sizes.
+    """
+
+    def project(self, x_seq: Float[Tensor, "T B L C"]) -> Float[Tensor, "T B L 3*C"]:
+        """Return queries, keys and values."""
+        return self.qkv(self.ln1(x_seq))
+
+    def attend(
+        self,
+        q: Float[Tensor, "T B heads L d"],
+        k: Float[Tensor, "T B heads L d"],
+        v: Float[Tensor, "T B heads L d"],
+        cache: LayerCache | None,
+        first: int,
+    ) -> Float[Tensor, "T B heads L d"]:
+        """Weigh values by a softmax."""
+        return softmax_attention(q, k, v, cache, first)
+
+    def hidden(self, x_seq: Float[Tensor, "T B L C"]) -> Float[Tensor, "T B L 4*C"]:
+        """Return the hidden units of the MLP."""
+        return F.gelu(self.fc(self.ln2(x_seq)))
+
+
 def firing_rates(block: SpikingBlock, x_seq: Float[Tensor, "T B L C"]) -> dict[str, Float[Tensor, ""]]:
     """Mean firing rate of the queries, keys and values, and of the MLP of a block."""
     with torch.no_grad():
-        spikes = block.qkv_lif(block.qkv(block.ln1(x_seq)))
-        mlp = block.fc_lif(block.fc(block.ln2(x_seq)))
+        spikes, mlp = block.project(x_seq), block.hidden(x_seq)
     rates = {name: part.mean() for name, part in zip("qkv", spikes.chunk(3, dim=-1), strict=True)}
     return {**rates, "mlp": mlp.mean()}

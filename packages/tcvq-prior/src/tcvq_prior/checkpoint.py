@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tcvq_data import ArtifactError, config_from_meta, read_artifact, write_artifact
 from tcvq_prior.config import PriorConfig
-from tcvq_prior.transformer import SpikingPrior
+from tcvq_prior.transformer import CodeTransformer, build_prior
 
 SCHEMA = "tcvq.prior/1"
 
@@ -22,7 +22,7 @@ class LoadedPrior:
         meta: What was stored beside the weights.
     """
 
-    model: SpikingPrior
+    model: CodeTransformer
     sha256: str
     codes_sha256: str
     vqvae_sha256: str
@@ -30,7 +30,7 @@ class LoadedPrior:
 
 
 def save_prior(
-    path: Path, model: SpikingPrior, *, codes_sha256: str, vqvae_sha256: str, meta: dict[str, object] | None = None
+    path: Path, model: CodeTransformer, *, codes_sha256: str, vqvae_sha256: str, meta: dict[str, object] | None = None
 ) -> str:
     """Write weights, configuration and origin; the file appears whole or not at all.
 
@@ -49,7 +49,7 @@ def load_prior(path: Path) -> LoadedPrior:
         ArtifactError: If the file is missing, damaged, of another schema, or its weights do not fit its configuration.
     """
     artifact = read_artifact(path, schema=SCHEMA)
-    model = SpikingPrior(config_from_meta(path, artifact.meta, PriorConfig))
+    model = build_prior(config_from_meta(path, artifact.meta, PriorConfig))
     try:
         model.load_state_dict(artifact.tensors)
     except RuntimeError as error:

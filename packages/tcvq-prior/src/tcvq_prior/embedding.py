@@ -37,7 +37,7 @@ class CodeEmbedding(nn.Module):
     def __init__(self, config: PriorConfig) -> None:
         super().__init__()
         self.config = config
-        self.start = nn.Embedding(max(config.n_classes, 1), config.width)
+        self.start = nn.Embedding(max(config.n_classes, 1) + config.null_class, config.width)
         self.position = nn.Parameter(torch.zeros(config.n_tokens, config.width))
         self.register_buffer("neighbours", causal_neighbours(config.grid, config.neighbourhood), persistent=False)
         m = self.neighbours.shape[1]

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from tcvq_prior.config import PriorConfig, Stage2Config
-from tcvq_prior.transformer import SpikingPrior
+from tcvq_prior.transformer import build_prior
 
 
 class LitPrior(lightning.LightningModule):
-    """Trains a `SpikingPrior` and stops by itself after ``train.max_steps`` batches.
+    """Trains a prior and stops by itself after ``train.max_steps`` batches.
 
     Args:
         config: Architecture.
@@ -29,7 +29,7 @@ class LitPrior(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # Muon and AdamW step together
-        self.model = SpikingPrior(config, code_features)
+        self.model = build_prior(config, code_features)
         self.train_config = train
         self.batches_seen = 0
 

@@ -2,15 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from tcvq_prior.transformer import SpikingPrior
+from tcvq_prior.interface import CodePrior
 
 
 def filter_logits(
@@ -51,7 +48,7 @@ def uniforms(seed: int, first: int, n: int, length: int) -> Float[np.ndarray, "n
 
 @torch.no_grad()
 def sample_grids(
-    prior: "SpikingPrior",
+    prior: CodePrior,
     n: int,
     *,
     labels: Int[Tensor, " n"] | None = None,
@@ -90,10 +87,12 @@ def sample_grids(
     choose = partial(filter_logits, temperature=temperature, top_k=top_k, top_p=top_p)
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed is {seed}; it must lie between 0 and 2**64 - 1")
-    if labels is not None and n and not 0 <= int(labels.min()) <= int(labels.max()) < prior.n_classes:
+    known = prior.n_classes + (prior.null_class is not None)
+    if labels is not None and n and not 0 <= int(labels.min()) <= int(labels.max()) < known:
         raise ValueError(f"labels reach from {labels.min()} to {labels.max()}; the prior has {prior.n_classes} classes")
-    was_training = prior.training
-    prior.eval()
+    network = prior if isinstance(prior, torch.nn.Module) and prior.training else None
+    if network is not None:
+        network.eval()
     try:
         parts = []
         for first in range(0, n, micro_batch):
@@ -101,29 +100,30 @@ def sample_grids(
             batch_labels = None
             if labels is not None:
                 batch_labels = torch.nn.functional.pad(labels[first : first + rows], (0, micro_batch - rows))
-            numbers = torch.from_numpy(uniforms(seed, first, micro_batch, prior.config.n_tokens))
+            numbers = torch.from_numpy(uniforms(seed, first, micro_batch, prior.grid[0] * prior.grid[1]))
             parts.append(_sample_batch(prior, numbers, batch_labels, choose)[:rows])
             if callback is not None:
                 callback(first + rows)
     finally:
-        prior.train(was_training)
+        if network is not None:
+            network.train()
     return torch.cat(parts) if parts else torch.zeros(0, *prior.grid, dtype=torch.long)
 
 
 def _sample_batch(
-    prior: "SpikingPrior",
+    prior: CodePrior,
     numbers: Float[Tensor, "B L"],
     labels: Int[Tensor, " B"] | None,
     choose: Callable[[Tensor], Tensor],
 ) -> Int[Tensor, "B H W"]:
     """Extend all rows code by code: the code at a position is the inverse CDF at its uniform number."""
-    device = prior.embedding.position.device
+    device = prior.device
     numbers = numbers.to(device)
     labels = None if labels is None else labels.to(device)
     tokens = torch.zeros(numbers.shape[0], 0, dtype=torch.long, device=device)
-    state = None
-    for position in range(prior.config.n_tokens):
-        logits, state = prior.extend(tokens, labels, position, state)
+    cache = prior.new_cache()
+    for position in range(prior.grid[0] * prior.grid[1]):
+        logits, cache = prior.extend(tokens, labels, position, cache)
         if not logits[:, -1].isfinite().all():
             raise FloatingPointError(
                 f"the prior's logits at position {position} are not finite; train or load it again"
