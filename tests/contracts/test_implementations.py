@@ -19,7 +19,7 @@ from tcvq_eval import FashionFeatures
 from tcvq_eval.testing import check_feature_extractor
 from tcvq_neurons import LIF, LIFGate
 from tcvq_neurons.testing import check_neuron
-from tcvq_prior import PriorConfig, SpikingPrior
+from tcvq_prior import PriorConfig, build_prior
 from tcvq_prior.testing import check_prior
 from tcvq_vqvae import SpikingVQVAE, VQVAEConfig
 from tcvq_vqvae.testing import check_tokenizer
@@ -102,7 +102,10 @@ def test_the_vqvae_keeps_the_contract_of_a_tokenizer_of_events():
 
 
 @pytest.mark.parametrize(
-    "extra", [{}, {"n_classes": 3}, {"n_classes": 3, "neighbourhood": 1, "class_everywhere": True}], ids=str
+    "extra",
+    [{}, {"n_classes": 3, "null_class": True}, {"n_classes": 3, "neighbourhood": 1, "class_everywhere": True}],
+    ids=str,
 )
-def test_the_prior_keeps_the_contract_of_a_code_prior(extra):
-    check_prior(SpikingPrior(PriorConfig(**PRIOR | extra)).eval())
+@pytest.mark.parametrize("kind", ["spiking", "gpt"])
+def test_the_prior_keeps_the_contract_of_a_code_prior(extra, kind):
+    check_prior(build_prior(PriorConfig(**PRIOR | extra, kind=kind)).eval())

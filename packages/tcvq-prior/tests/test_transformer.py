@@ -84,9 +84,10 @@ def test_attention_sums_over_earlier_tokens_without_normalising():
     assert state.unique().tolist() == [3.0]
 
 
+@pytest.mark.parametrize("kind", ["spiking", "gpt"])
 @pytest.mark.parametrize("options", OPTIONS)
-def test_every_prior_keeps_the_promises_of_a_code_prior(make_prior, options):
-    check_prior(make_prior(**options))
+def test_every_prior_keeps_the_promises_of_a_code_prior(make_prior, options, kind):
+    check_prior(make_prior(**options, kind=kind))
 
 
 @pytest.mark.parametrize("options", OPTIONS)

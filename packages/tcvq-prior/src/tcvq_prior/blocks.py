@@ -13,7 +13,9 @@ from tcvq_prior.config import PriorConfig
 
 
 class Block(nn.Module):
-    """x += W_o attend(φ(W_qkv LN(x)));  x += W_2 ψ(W_1 LN(x)) on sequences ``(T, B, L, C)``; the rest is the subclass's.
+    """x += W_o attend(φ(W_qkv LN(x)));  x += W_2 ψ(W_1 LN(x)) on sequences ``(T, B, L, C)``.
+
+    A subclass says what φ, attend and ψ are.
 
     Args:
         config: Sizes.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int

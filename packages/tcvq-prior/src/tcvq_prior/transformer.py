@@ -99,7 +99,9 @@ class CodeTransformer(nn.Module):
         if cache is None:
             cache = self.new_cache()
         if cache.length != position:
-            raise ValueError(f"position is {position}, but the cache has seen {cache.length} positions; pass its length")
+            raise ValueError(
+                f"position is {position}, but the cache has seen {cache.length} positions; pass its length"
+            )
         cache = cast(AttentionCache, cache)
         if cache.kind == "none":
             logits = self._logits(tokens, labels, 0, None)[:, position:]
@@ -180,7 +182,7 @@ class CodeTransformer(nn.Module):
 
 
 class SpikingPrior(CodeTransformer):
-    """The spiking GPT of the paper: attention without softmax, whose cache is one d×d state of spike counts per head."""
+    """The spiking GPT of the paper; attention has no softmax, so its cache may be one d×d state of counts per head."""
 
     block_type = SpikingBlock
 
