@@ -90,7 +90,9 @@ def test_the_shipped_classifier_keeps_the_contract_of_a_feature_extractor():
 
 
 @pytest.mark.parametrize(
-    "extra", [{}, {"space_to_depth": 2, "attn_resolutions": (2,)}, {"upsample": "nearest"}], ids=str
+    "extra",
+    [{}, {"space_to_depth": 2, "attn_resolutions": (2,)}, {"upsample": "nearest"}, {"codebook": "vanilla"}],
+    ids=str,
 )
 def test_the_vqvae_keeps_the_contract_of_a_tokenizer_of_images(extra):
     check_tokenizer(SpikingVQVAE(VQVAEConfig(**VQVAE | extra)).eval(), torch.rand(3, 1, 8, 8) * 2 - 1)

@@ -9,6 +9,7 @@ from tcvq_vqvae.discriminator import PatchDiscriminator
 from tcvq_vqvae.interface import INTERFACE_VERSION, ImageTokenizer, VQVAEOutput
 from tcvq_vqvae.losses import adaptive_weight, generator_loss, hinge_discriminator_loss
 from tcvq_vqvae.model import SpikingVQVAE
+from tcvq_vqvae.stepwise import StepwiseCodebook
 from tcvq_vqvae.train_config import LossConfig, Stage1Config
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = [
     "PatchDiscriminator",
     "SpikingVQVAE",
     "Stage1Config",
+    "StepwiseCodebook",
     "VQVAEConfig",
     "VQVAEOutput",
     "adaptive_weight",

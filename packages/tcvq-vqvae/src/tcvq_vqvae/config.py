@@ -17,6 +17,8 @@ class VQVAEConfig:
         n_res_blocks: Residual blocks per encoder level (the decoder has one more).
         attn_resolutions: Sides of the feature map at which attention follows each residual block.
         z_channels: Channels of the encoder's output, before the 1x1 convolution to ``embed_dim``.
+        codebook: ``temporal``, one index per site for all steps, or ``vanilla``, the paper's baseline: one index per
+            site and step, with T times as many tokens.
         n_embed: Number of codebook entries K.
         embed_dim: Width D of one entry at one step.
         beta: Weight of the commitment term.
@@ -41,6 +43,7 @@ class VQVAEConfig:
     n_res_blocks: int = 2
     attn_resolutions: tuple[int, ...] = (2,)
     z_channels: int = 256
+    codebook: Literal["temporal", "vanilla"] = "temporal"
     n_embed: int = 1024
     embed_dim: int = 256
     beta: float = 0.25  # van den Oord et al. 2017, eq. 3
@@ -93,7 +96,18 @@ class VQVAEConfig:
         return self.space_to_depth * 2 ** (len(self.channel_mult) - 1)
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Height and width of the grid of indices."""
+    def sites(self) -> tuple[int, int]:
+        """Height and width of the latents."""
         side = self.image_size // self.total_stride
         return side, side
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of an image's grid of indices; of a vanilla codebook the T grids below each other."""
+        h, w = self.sites
+        return (self.n_steps * h if self.codebook == "vanilla" else h), w
+
+    @property
+    def entry_size(self) -> int:
+        """Numbers in one codebook entry: T·D of a trajectory, D of a single step."""
+        return self.embed_dim * (1 if self.codebook == "vanilla" else self.n_steps)

@@ -26,7 +26,7 @@ class VQVAEOutput:
 
 @runtime_checkable
 class ImageTokenizer(Protocol):
-    """Turns images into grids of code indices and back."""
+    """Turns images into grids of code indices and back; a grid may hold all steps of a site or one below the other."""
 
     def encode(self, x: Float[Tensor, "*batch C H W"]) -> Quantized:
         """Encode and quantize."""

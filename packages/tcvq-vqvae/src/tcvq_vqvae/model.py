@@ -3,12 +3,22 @@
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tcvq_codebook import Quantized, TemporalCodebook
+from tcvq_codebook import Quantized, TemporalCodebook, VanillaCodebook
 from tcvq_neurons import SpikeDecoder, SpikeEncoder, merge_time
 from tcvq_vqvae.config import VQVAEConfig
 from tcvq_vqvae.decoder import Decoder
 from tcvq_vqvae.encoder import Encoder
 from tcvq_vqvae.interface import VQVAEOutput
+from tcvq_vqvae.stepwise import StepwiseCodebook
+
+
+def build_codebook(config: VQVAEConfig) -> TemporalCodebook | StepwiseCodebook:
+    """Return the codebook that ``config.codebook`` names."""
+    sizes, beta, legacy = (config.n_embed, config.embed_dim), config.beta, config.legacy_beta
+    if config.codebook == "vanilla":
+        vanilla = VanillaCodebook(*sizes, beta=beta, legacy_beta=legacy, init=config.codebook_init)
+        return StepwiseCodebook(vanilla, config.n_steps)
+    return TemporalCodebook(*sizes, config.n_steps, beta=beta, legacy_beta=legacy, init=config.codebook_init)
 
 
 class SpikingVQVAE(nn.Module):
@@ -27,14 +37,7 @@ class SpikingVQVAE(nn.Module):
         self.spike_encoder = SpikeEncoder(config.encoding, n_steps=config.n_steps)
         self.encoder = Encoder(config)
         self.quant_conv = nn.Conv2d(config.z_channels, config.embed_dim, 1)
-        self.codebook = TemporalCodebook(
-            config.n_embed,
-            config.embed_dim,
-            config.n_steps,
-            beta=config.beta,
-            legacy_beta=config.legacy_beta,
-            init=config.codebook_init,
-        )
+        self.codebook = build_codebook(config)
         self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)
         self.decoder = Decoder(config)
         self.spike_decoder = SpikeDecoder(config.decoding)
@@ -53,7 +56,7 @@ class SpikingVQVAE(nn.Module):
         return merge_time(self.quant_conv, self.encoder(self.spike_encoder(x)))
 
     def encode(self, x: Float[Tensor, "*batch C H W"]) -> Quantized:
-        """Encode and quantize; ``.indices`` is the grid of codes ``(B, h, w)``."""
+        """Encode and quantize; ``.indices`` are grids of codes ``(B, h, w)``, ``(B, T*h, w)`` of a vanilla codebook."""
         return self.codebook(self.latents(x))
 
     def decode(self, z_q: Float[Tensor, "T B D h w"]) -> Float[Tensor, "*batch C H W"]:

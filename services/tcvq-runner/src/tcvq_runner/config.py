@@ -169,9 +169,8 @@ class Recipe:
                 raise ValueError(
                     f"prior.{key} is {ours} but the VQ-VAE has {theirs}; leave prior.{key} out, it follows vqvae"
                 )
-        entry = self.vqvae.n_steps * self.vqvae.embed_dim
-        if self.prior.code_features not in (0, entry):
+        if self.prior.code_features not in (0, self.vqvae.entry_size):
             raise ValueError(
-                f"prior.code_features is {self.prior.code_features}; it must be 0 or the length "
-                f"vqvae.n_steps * vqvae.embed_dim = {entry} of a codebook entry"
+                f"prior.code_features is {self.prior.code_features}; it must be 0 or {self.vqvae.entry_size}, the "
+                "numbers of a codebook entry that vqvae.n_steps and vqvae.embed_dim give"
             )

@@ -105,7 +105,7 @@ def _validate(tree: dict[str, Any], name: str) -> Recipe:
     vqvae = adapter(dict[str, VQVAEConfig]).validate_json(_json({"vqvae": tree["vqvae"]}), strict=True)["vqvae"]
     tree["prior"] = {key: getattr(vqvae, key) for key in FOLLOWS_VQVAE} | tree["prior"]
     if tree["prior"]["code_features"]:  # on or off in a recipe; their width is that of a codebook entry
-        tree["prior"]["code_features"] = vqvae.n_steps * vqvae.embed_dim
+        tree["prior"]["code_features"] = vqvae.entry_size
     recipe: Recipe = adapter(Recipe).validate_json(_json({"name": name} | tree), strict=True)
     return recipe
 
