@@ -13,6 +13,7 @@ from tcvq_runner.failures import report, stop_signals
 from tcvq_runner.options import debug_option
 from tcvq_runner.recipe_commands import config, recipes
 from tcvq_runner.run_commands import encode, run, train
+from tcvq_runner.runs_commands import runs
 from tcvq_runner.sample_commands import sample
 
 
@@ -26,7 +27,7 @@ def cli() -> None:
     """
 
 
-for each in (run, train, encode, sample, evaluate, recipes, config, data, doctor):
+for each in (run, train, encode, sample, evaluate, recipes, config, data, doctor, runs):
     cli.add_command(each)
 
 

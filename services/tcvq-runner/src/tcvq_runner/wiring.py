@@ -197,13 +197,14 @@ def environment(compute: Compute) -> dict[str, Any]:
         "device": str(compute.device),
         "precision": compute.precision,
         "threads": compute.threads,
-        "git": _git_revision(),
+        "git": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
     }
 
 
-def _git_revision() -> str | None:
-    """Return the revision of the checkout this file lies in, None outside of one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+def _git(*arguments: str) -> str | None:
+    """Return what git says about the checkout this file lies in, None outside of one."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
