@@ -61,8 +61,6 @@ def _samples(path: Path) -> tuple[str, dict[str, str]]:
 
 
 Reader = Callable[[Path], tuple[str, dict[str, str]]]  # path -> its hash, and {origin: the hash it names}
-    [Path], tuple[str, dict[str, str]]
-]  # path -> its hash, and {what it was made from: the hash it names}
 _READERS: dict[str, tuple[str, Reader]] = {
     "vqvae": ("stage1", lambda path: (load_vqvae(path).sha256, {})),
     "codes_train": ("encode", _codes),
