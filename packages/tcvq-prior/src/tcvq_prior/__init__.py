@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 from tcvq_prior.attention import attend
 from tcvq_prior.cache import AttentionCache
 from tcvq_prior.checkpoint import LoadedPrior, load_prior, save_prior
-from tcvq_prior.config import PriorConfig, Stage2Config
+from tcvq_prior.config import PriorConfig
 from tcvq_prior.interface import INTERFACE_VERSION, Cache, CacheChoice, CacheKind, CodePrior
 from tcvq_prior.sampling import filter_logits, sample_grids
+from tcvq_prior.training import Stage2Config
 from tcvq_prior.transformer import CodeTransformer, GPTPrior, SpikingPrior, build_prior
 
 if TYPE_CHECKING:

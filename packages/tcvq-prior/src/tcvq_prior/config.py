@@ -1,4 +1,4 @@
-"""Every size and option of stage 2, checked when it is built; sizes default to the paper's."""
+"""Every size and option of the prior, checked when it is built; sizes default to the paper's."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -72,45 +72,3 @@ class PriorConfig:
     def n_tokens(self) -> int:
         """Length of a sequence: one token per cell of the grid."""
         return self.grid[0] * self.grid[1]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stage2Config:
-    """How stage 2 is trained.
-
-    Attributes:
-        max_steps: Batches to train for.
-        batch_size: Grids per batch.
-        optimizer: ``adamw`` for all weights, as in the paper; ``muon`` (Jordan et al. 2024) for the matrices of the
-            blocks and AdamW for the rest, which learns more per step.
-        learning_rate: Peak learning rate of AdamW.
-        muon_learning_rate: Peak learning rate of Muon.
-        betas: AdamW's moment decays.
-        weight_decay: Decay of Linear weights only.
-        schedule: ``constant``, or ``cosine`` to zero over ``max_steps``.
-        warmup_steps: Batches of linear learning-rate warm-up.
-        grad_clip: Largest gradient norm; 0 does not clip.
-    """
-
-    max_steps: int = 100_000
-    batch_size: int = 64
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float = 6.4e-5  # base 1e-6 x batch 64
-    muon_learning_rate: float = 0.02
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.01
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: int = 0
-    grad_clip: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Reject schedules that cannot run."""
-        for name in ("max_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"stage2.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("weight_decay", "warmup_steps", "grad_clip"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"stage2.{name} is {getattr(self, name)}; it must not be negative")
-        for name in ("learning_rate", "muon_learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"stage2.{name} is {getattr(self, name)}; it must be positive")

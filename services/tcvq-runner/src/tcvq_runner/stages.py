@@ -95,24 +95,27 @@ def train_stage2(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
             f"recipe says {recipe.prior.grid} of {recipe.prior.n_embed}; restore vqvae.* in its config.yaml"
         )
     seed = stage_seed(recipe.seed, "stage2")
-    data = CodesDataModule(train, test, recipe.stage2.batch_size, seed=seed)
+    data = CodesDataModule(train, test, recipe.stage2.micro_batch_size(), seed=seed)
+    batches = data.train_dataloader()
     with folder.step("stage2") as facts:
         seed_everything(seed, verbose=False)
         features = vqvae.model.codebook.codebook.detach().flatten(1) if recipe.prior.code_features else None
-        module = LitPrior(recipe.prior, recipe.stage2, features)
+        n_frames = recipe.vqvae.n_steps if recipe.vqvae.encoding == "event" else 1
+        n_pixels = n_frames * recipe.vqvae.in_channels * recipe.vqvae.image_size**2
+        module = LitPrior(recipe.prior, recipe.stage2, features, n_pixels=n_pixels)
         fit(
             module,
-            data.train_dataloader(),
+            batches,
             data.val_dataloader(),
             stage="stage2",
-            max_steps=recipe.stage2.max_steps,
+            max_steps=recipe.stage2.total_steps(len(batches)),
             metrics=folder.metrics,
             compute=compute,
             reporter=reporter,
         )
         facts["prior"] = save_prior(
             folder.prior,
-            module.model,
+            module.trained,
             codes_sha256=train.sha256,
             vqvae_sha256=vqvae.sha256,
             meta=_origin(recipe) | {"classes": list(train.classes)},
