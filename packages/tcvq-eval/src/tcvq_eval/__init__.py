@@ -18,6 +18,7 @@ from .features import FashionFeatures
 from .fidelity import PrecisionRecall, frechet_distance, nearest, precision_recall
 from .figures import (
     Curve,
+    TimeCellPanels,
     class_grid,
     code_usage_plot,
     energy_bars,
@@ -27,6 +28,7 @@ from .figures import (
     image_grid,
     loss_curves,
     reconstruction_grid,
+    time_cell_figure,
 )
 from .interface import INTERFACE_VERSION, FeatureExtractor
 from .reconstruction import Reconstruction, evaluate_reconstruction, psnr, ssim
@@ -40,6 +42,7 @@ from .samples import (
     memorisation,
 )
 from .summary import nearest_section, sample_headlines
+from .timecells import TimeCells, evaluate_time_cells
 
 __version__ = version("tcvq-eval")
 
@@ -66,6 +69,8 @@ __all__ = [
     "SampleEvaluation",
     "Section",
     "SideWork",
+    "TimeCellPanels",
+    "TimeCells",
     "__version__",
     "as_saved",
     "class_agreement",
@@ -77,6 +82,7 @@ __all__ = [
     "evaluate_fidelity",
     "evaluate_reconstruction",
     "evaluate_samples",
+    "evaluate_time_cells",
     "event_gif",
     "event_strips",
     "fd_fashion",
@@ -94,5 +100,6 @@ __all__ = [
     "reconstruction_grid",
     "sample_headlines",
     "ssim",
+    "time_cell_figure",
     "write_report",
 ]

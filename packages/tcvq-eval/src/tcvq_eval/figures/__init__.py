@@ -4,9 +4,11 @@ from .curves import Curve, code_usage_plot, loss_curves
 from .events import event_gif, event_strips
 from .grids import class_grid, image_grid, reconstruction_grid
 from .rates import energy_bars, firing_rate_map
+from .timecells import TimeCellPanels, time_cell_figure
 
 __all__ = [
     "Curve",
+    "TimeCellPanels",
     "class_grid",
     "code_usage_plot",
     "energy_bars",
@@ -16,4 +18,5 @@ __all__ = [
     "image_grid",
     "loss_curves",
     "reconstruction_grid",
+    "time_cell_figure",
 ]
