@@ -16,6 +16,7 @@ from tcvq_eval import (
     Picture,
     Report,
     Section,
+    Table,
     code_usage,
     code_usage_plot,
     evaluate_samples,
@@ -164,6 +165,20 @@ def test_a_value_without_a_json_form_is_refused_before_anything_is_written(tmp_p
 
 
 def test_bytes_that_are_no_picture_are_refused(tmp_path):
-    bad = Section(title="bad", pictures=[Picture(name="x", data=b"GIF89a", alt="x")])
-    with pytest.raises(ValueError, match="PNG and SVG"):
+    bad = Section(title="bad", pictures=[Picture(name="x", data=b"BM6", alt="x")])
+    with pytest.raises(ValueError, match="PNG, SVG and GIF"):
         write_report(tmp_path, Report(title="bad", sections=[bad]))
+
+
+def test_a_table_keeps_its_numbers_and_shortens_them_on_the_page(tmp_path):
+    table = Table(
+        columns=["mode", "L1"], rows=[["none", 0.0], ["reverse", 0.123456789], [EVIL, None]], caption="paired"
+    )
+    files = write_report(tmp_path, Report(title="t", sections=[Section(title="s", tables=[table])]))
+    page = Page(files.html.read_text("utf-8"))
+    assert page.open == []
+    assert "0.1235" in page.text
+    assert EVIL in page.text
+    assert json.loads(files.json.read_text("utf-8"))["sections"][0]["tables"][0]["rows"][1] == ["reverse", 0.123456789]
+    with pytest.raises(ValueError, match="a row of 1 values for 2 columns"):
+        Table(columns=["a", "b"], rows=[[1]])

@@ -17,10 +17,12 @@ from .energy import (
 from .features import FashionFeatures
 from .fidelity import PrecisionRecall, frechet_distance, nearest, precision_recall
 from .figures import (
+    Bars,
     Curve,
     TimeCellPanels,
     class_grid,
     code_usage_plot,
+    destruction_plot,
     energy_bars,
     event_gif,
     event_strips,
@@ -29,10 +31,11 @@ from .figures import (
     loss_curves,
     reconstruction_grid,
     time_cell_figure,
+    variants_plot,
 )
 from .interface import INTERFACE_VERSION, FeatureExtractor
 from .reconstruction import Reconstruction, evaluate_reconstruction, psnr, ssim
-from .report import Headline, Picture, Report, ReportFiles, Section, write_report
+from .report import Headline, Picture, Report, ReportFiles, Section, Table, write_report
 from .samples import (
     ClassAgreement,
     Memorisation,
@@ -49,6 +52,7 @@ __version__ = version("tcvq-eval")
 __all__ = [
     "HOROWITZ_45NM",
     "INTERFACE_VERSION",
+    "Bars",
     "ClassAgreement",
     "CodeUsage",
     "Curve",
@@ -69,6 +73,7 @@ __all__ = [
     "SampleEvaluation",
     "Section",
     "SideWork",
+    "Table",
     "TimeCellPanels",
     "TimeCells",
     "__version__",
@@ -77,6 +82,7 @@ __all__ = [
     "class_grid",
     "code_usage",
     "code_usage_plot",
+    "destruction_plot",
     "energy_bars",
     "estimate_energy",
     "evaluate_fidelity",
@@ -101,5 +107,6 @@ __all__ = [
     "sample_headlines",
     "ssim",
     "time_cell_figure",
+    "variants_plot",
     "write_report",
 ]

@@ -9,12 +9,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
 SCHEMA = "tcvq.report/1"
-Json: TypeAlias = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
+Json: TypeAlias = dict[str, Any] | list[Any] | str | int | float | bool | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +44,7 @@ class Picture:
 
     Attributes:
         name: Short name, unique in the report.
-        data: Bytes of a PNG or SVG file.
+        data: Bytes of a PNG, SVG or GIF file.
         alt: What the picture shows, for readers who cannot see it.
         caption: Text under the picture.
     """
@@ -56,6 +56,29 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """Rows of values under named columns.
+
+    Attributes:
+        columns: Headings.
+        rows: Values, one per column; numbers are shortened for the page and exact in the JSON file.
+        caption: Text under the table.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        """Reject rows that do not fit the headings."""
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(
+                    f"a row of {len(row)} values for {len(self.columns)} columns ({', '.join(self.columns)})"
+                )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
     """A titled part of the report.
 
@@ -64,12 +87,14 @@ class Section:
         text: One paragraph under it, or empty.
         pictures: Pictures, top to bottom.
         table: Rows of name and value, or none.
+        tables: Tables with headings, under the pictures.
     """
 
     title: str
     text: str = ""
     pictures: Sequence[Picture] = ()
     table: Mapping[str, object] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,7 +202,7 @@ def write_report(folder: Path, report: Report) -> ReportFiles:
 
     Raises:
         TypeError: A metric, setting or environment entry has no JSON form.
-        ValueError: A picture is neither PNG nor SVG.
+        ValueError: A picture is neither PNG, SVG nor GIF.
         OSError: The folder cannot be written.
     """
     from .report_html import report_html

@@ -8,23 +8,25 @@ from html import escape
 from importlib import resources
 from string import Template
 
-from .report import Headline, Picture, Report, Section, to_json
+from .report import Headline, Picture, Report, Section, Table, to_json
 
 ARROWS = {"lower": "↓ lower is better", "higher": "↑ higher is better", "": ""}
 
 
 def data_uri(data: bytes) -> str:
-    """Return a PNG or SVG file as a data URI.
+    """Return a PNG, SVG or GIF file as a data URI.
 
     Raises:
-        ValueError: The bytes are neither.
+        ValueError: The bytes are none of these.
     """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         kind = "png"
+    elif data.startswith((b"GIF87a", b"GIF89a")):
+        kind = "gif"
     elif b"<svg" in data[:1000]:
         kind = "svg+xml"
     else:
-        raise ValueError(f"a report shows PNG and SVG pictures; these {len(data)} bytes start with {data[:8]!r}")
+        raise ValueError(f"a report shows PNG, SVG and GIF pictures; these {len(data)} bytes start with {data[:8]!r}")
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
@@ -49,6 +51,8 @@ def _cell(value: object) -> str:
     """Format one value of a table: short numbers, text as it is, anything nested as JSON."""
     if isinstance(value, float):
         return f"{value:.4g}" if math.isfinite(value) else "–"
+    if value is None:
+        return "–"
     if isinstance(value, str | int) and not isinstance(value, bool):
         return str(value)
     return json.dumps(to_json(value), ensure_ascii=False)
@@ -57,6 +61,20 @@ def _cell(value: object) -> str:
 def _table(rows: Mapping[str, object]) -> str:
     body = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(_cell(v))}</td></tr>" for k, v in rows.items())
     return f'<div class="scroll"><table>{body}</table></div>' if rows else ""
+
+
+def _wide_table(table: Table) -> str:
+    """Return a table with headings; columns of numbers stand to the right."""
+    numeric = [all(isinstance(row[i], int | float | None) for row in table.rows) for i in range(len(table.columns))]
+    align = ["class=num" if number else "" for number in numeric]
+    head = "".join(f"<th {a}>{escape(name)}</th>" for a, name in zip(align, table.columns, strict=True))
+    body = "".join(
+        f"<tr>{''.join(f'<td {a}>{escape(_cell(v))}</td>' for a, v in zip(align, row, strict=True))}</tr>"
+        for row in table.rows
+    )
+    caption = f"<p class=note>{escape(table.caption)}</p>" if table.caption else ""
+    head = f"<thead><tr>{head}</tr></thead>"
+    return f'<div class="scroll"><table class=wide>{head}<tbody>{body}</tbody></table></div>{caption}'
 
 
 def _flatten(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
@@ -71,7 +89,8 @@ def _flatten(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
 def _section(section: Section) -> str:
     text = f"<p>{escape(section.text)}</p>" if section.text else ""
     pictures = "".join(_picture(picture) for picture in section.pictures)
-    return f"<section><h2>{escape(section.title)}</h2>{text}{pictures}{_table(section.table)}</section>"
+    tables = "".join(map(_wide_table, section.tables))
+    return f"<section><h2>{escape(section.title)}</h2>{text}{pictures}{_table(section.table)}{tables}</section>"
 
 
 def _details(title: str, body: str) -> str:
@@ -107,7 +126,7 @@ def report_html(report: Report) -> str:
     """Return the page as text.
 
     Raises:
-        ValueError: A picture is neither PNG nor SVG.
+        ValueError: A picture is neither PNG, SVG nor GIF.
         TypeError: A value has no JSON form.
     """
     assets = resources.files(__package__) / "assets"

@@ -53,7 +53,7 @@ class TimeCells:
 
 
 def evaluate_time_cells(
-    first: Float[Tensor, "U T"], second: Float[Tensor, "U T"], *, seed: int = 0, n_null: int = 499
+    first: Float[Tensor, "U T"], second: Float[Tensor, "V S"], *, seed: int = 0, n_null: int = 499
 ) -> TimeCells:
     """Compare the order of units in two halves of the data with chance.
 

@@ -15,6 +15,7 @@ from tcvq_runner.recipe_commands import config, recipes
 from tcvq_runner.run_commands import encode, run, train
 from tcvq_runner.runs_commands import runs
 from tcvq_runner.sample_commands import sample
+from tcvq_runner.study_commands import study
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,7 +28,7 @@ def cli() -> None:
     """
 
 
-for each in (run, train, encode, sample, evaluate, recipes, config, data, doctor, runs):
+for each in (run, train, encode, sample, evaluate, study, runs, recipes, config, data, doctor):
     cli.add_command(each)
 
 

@@ -4,13 +4,16 @@ from .curves import Curve, code_usage_plot, loss_curves
 from .events import event_gif, event_strips
 from .grids import class_grid, image_grid, reconstruction_grid
 from .rates import energy_bars, firing_rate_map
+from .studies import Bars, destruction_plot, variants_plot
 from .timecells import TimeCellPanels, time_cell_figure
 
 __all__ = [
+    "Bars",
     "Curve",
     "TimeCellPanels",
     "class_grid",
     "code_usage_plot",
+    "destruction_plot",
     "energy_bars",
     "event_gif",
     "event_strips",
@@ -19,4 +22,5 @@ __all__ = [
     "loss_curves",
     "reconstruction_grid",
     "time_cell_figure",
+    "variants_plot",
 ]

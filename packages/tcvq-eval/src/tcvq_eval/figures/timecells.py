@@ -114,10 +114,10 @@ def _draw_profiles(axes: Any, panels: TimeCellPanels) -> None:
         first = len(panels.peak_counts) - len(values) + 1  # changes begin at the second step
         steps = np.arange(first, first + len(values))
         axes.plot(steps, values, marker="o", markersize=4, color=PALETTE[i], label=name)
-    text = "\n".join(f"ρ {name}: {share:.3f}" for name, share in panels.variance_shares.items())
+    shares = ", ".join(f"{name} {share:.3f}" for name, share in panels.variance_shares.items())
     axes.set_title("C  Per step")
     axes.set_xticks(range(1, len(panels.peak_counts) + 1))
     axes.set_xlabel("step")
-    axes.set_ylim(0, 1.45 * max(max(values) for values in panels.profiles.values()))
+    axes.set_ylim(0, 1.5 * max(max(values) for values in panels.profiles.values()))
     axes.legend(fontsize=8, loc="upper left")
-    axes.text(0.98, 0.97, text, transform=axes.transAxes, ha="right", va="top", fontsize=8, color=MUTED)
+    axes.text(0, 1.01, f"variance share ρ: {shares}", transform=axes.transAxes, va="bottom", fontsize=8, color=MUTED)

@@ -1,0 +1,76 @@
+"""Studies of a finished run: identities that hold by construction, files that a reader expects, and honest verdicts."""
+
+import json
+
+import pytest
+import torch
+
+from tcvq_runner.samples import read_samples
+from tcvq_runner.studies.destruction import destroyed_images, modes
+from tcvq_vqvae import load_vqvae
+
+
+def files(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def decoded(finished):
+    model = load_vqvae(finished / "vqvae.safetensors").model
+    indices = read_samples(finished / "samples.safetensors").indices[:10]
+    with torch.no_grad():
+        plain = model.decode_indices(indices)
+        return plain, {mode: destroyed_images(model, indices, mode) for mode in modes(model.config.n_steps)}
+
+
+def test_none_is_plain_decoding_bit_for_bit(decoded):
+    plain, found = decoded
+    assert torch.equal(found["none"], plain)
+
+
+def test_last_1_is_none_and_last_t_is_repeat(decoded):
+    _, found = decoded
+    assert list(found) == ["none", "reverse", "repeat", "empty", "last-1", "last-2"]
+    assert torch.equal(found["last-1"], found["none"])
+    assert torch.equal(found["last-2"], found["repeat"])
+
+
+def test_destroying_time_changes_the_image(decoded):
+    _, found = decoded
+    assert all((found[mode] - found["none"]).abs().mean() > 1e-3 for mode in ("reverse", "repeat", "empty"))
+
+
+def test_the_study_of_destruction_writes_table_figure_strip_and_a_paragraph(finished, tmp_path, tcvq):
+    status, out, _ = tcvq("study", "destruction", finished, "--out", tmp_path / "d", "--threads", "1")
+    assert status == 0
+    assert files(tmp_path / "d") == {
+        "answer.txt",
+        "destruction.png",
+        "destruction.svg",
+        "report.html",
+        "report.json",
+        "strip.png",
+        "table.csv",
+    }
+    assert "last-1 is bit equal to none, last-2 is bit equal to repeat" in out
+    assert "noise floor" in out
+    metrics = json.loads((tmp_path / "d" / "report.json").read_text("utf-8"))["metrics"]
+    assert metrics["generated"]["none"]["l1_to_none"] == 0
+    assert metrics["generated"]["reverse"]["l1_to_none"] > 0
+    assert metrics["test_codes"]["none"]["l1_to_original"] > 0
+
+
+def test_the_study_of_time_cells_stands_beside_its_controls(finished, tmp_path, tcvq):
+    status, out, _ = tcvq("study", "time-cells", finished, "--out", tmp_path / "t", "--threads", "1")
+    assert status == 0
+    assert {"time-cells.png", "time-cells.svg", "table.csv", "report.html"} <= files(tmp_path / "t")
+    metrics = json.loads((tmp_path / "t" / "report.json").read_text("utf-8"))["metrics"]
+    assert set(metrics) == {"trained", "random_weights"}
+    assert sum(metrics["trained"]["peak_counts"]) > 0
+    assert "random weights" in out
+    assert "steps are permuted" in out
+
+
+def test_a_study_of_something_that_is_no_run_is_one_line(tmp_path, tcvq):
+    status, _, err = tcvq("study", "time-cells", tmp_path / "nowhere")
+    assert (status, err.count("\n")) == (2, 1)
