@@ -1,21 +1,13 @@
-"""Measures and figures for spiking image generators: reconstruction, codebook use, Frechet distance, reports."""
+"""Measures and figures for spiking image generators: distances, reconstruction, codebook use, energy, reports."""
 
 from importlib.metadata import version
 
 from .codebook import CodeUsage, code_usage
 from .comparison import Fidelity, as_saved, evaluate_fidelity, fd_fashion, noise_floor
-from .energy import (
-    HOROWITZ_45NM,
-    Energy,
-    EnergyRow,
-    EnergyTable,
-    LayerWork,
-    SideWork,
-    estimate_energy,
-    input_kind,
-)
+from .energy import HOROWITZ_45NM, Energy, EnergyRow, EnergyTable, LayerWork, SideWork, estimate_energy, input_kind
+from .feature_set import FeatureSet, cached_features, extract_features, gather_features, load_features, save_features
 from .features import FashionFeatures
-from .fidelity import PrecisionRecall, frechet_distance, nearest, precision_recall
+from .fidelity import DensityCoverage, PrecisionRecall, density_coverage, frechet_distance, nearest, precision_recall
 from .figures import (
     Bars,
     Curve,
@@ -33,38 +25,56 @@ from .figures import (
     time_cell_figure,
     variants_plot,
 )
+from .fingerprint import ENVIRONMENT_FIELDS, MODEL_FIELDS, Fingerprint, fingerprint_differences
+from .frozen import Frozen, ModuleFeatures
+from .gaussian import Gaussian, fit_gaussian, gather_gaussian, gaussian_distance, gaussian_of
+from .inception import InceptionFeatures
 from .interface import INTERFACE_VERSION, FeatureExtractor
+from .kernel import KernelDistance, kernel_distance, mmd
+from .measurement import METRICS, Measurement, measure, skipped
+from .pretrained import KNOWN_WEIGHTS, MissingWeightsError, find_weights, weights_folder
 from .reconstruction import Reconstruction, evaluate_reconstruction, psnr, ssim
 from .report import Headline, Picture, Report, ReportFiles, Section, Table, write_report
-from .samples import (
-    ClassAgreement,
-    Memorisation,
-    SampleEvaluation,
-    class_agreement,
-    evaluate_samples,
-    memorisation,
-)
+from .resampling import fd_infinity, half_spread
+from .samples import ClassAgreement, Memorisation, SampleEvaluation, class_agreement, evaluate_samples, memorisation
+from .score import InceptionScore, inception_score
+from .sources import Source, open_source, tensor_source
 from .summary import nearest_section, sample_headlines
 from .timecells import TimeCells, evaluate_time_cells
 
 __version__ = version("tcvq-eval")
 
 __all__ = [
+    "ENVIRONMENT_FIELDS",
     "HOROWITZ_45NM",
     "INTERFACE_VERSION",
+    "KNOWN_WEIGHTS",
+    "METRICS",
+    "MODEL_FIELDS",
     "Bars",
     "ClassAgreement",
     "CodeUsage",
     "Curve",
+    "DensityCoverage",
     "Energy",
     "EnergyRow",
     "EnergyTable",
     "FashionFeatures",
     "FeatureExtractor",
+    "FeatureSet",
     "Fidelity",
+    "Fingerprint",
+    "Frozen",
+    "Gaussian",
     "Headline",
+    "InceptionFeatures",
+    "InceptionScore",
+    "KernelDistance",
     "LayerWork",
+    "Measurement",
     "Memorisation",
+    "MissingWeightsError",
+    "ModuleFeatures",
     "Picture",
     "PrecisionRecall",
     "Reconstruction",
@@ -73,15 +83,18 @@ __all__ = [
     "SampleEvaluation",
     "Section",
     "SideWork",
+    "Source",
     "Table",
     "TimeCellPanels",
     "TimeCells",
     "__version__",
     "as_saved",
+    "cached_features",
     "class_agreement",
     "class_grid",
     "code_usage",
     "code_usage_plot",
+    "density_coverage",
     "destruction_plot",
     "energy_bars",
     "estimate_energy",
@@ -91,22 +104,42 @@ __all__ = [
     "evaluate_time_cells",
     "event_gif",
     "event_strips",
+    "extract_features",
     "fd_fashion",
+    "fd_infinity",
+    "find_weights",
+    "fingerprint_differences",
     "firing_rate_map",
+    "fit_gaussian",
     "frechet_distance",
+    "gather_features",
+    "gather_gaussian",
+    "gaussian_distance",
+    "gaussian_of",
+    "half_spread",
     "image_grid",
+    "inception_score",
     "input_kind",
+    "kernel_distance",
+    "load_features",
     "loss_curves",
+    "measure",
     "memorisation",
+    "mmd",
     "nearest",
     "nearest_section",
     "noise_floor",
+    "open_source",
     "precision_recall",
     "psnr",
     "reconstruction_grid",
     "sample_headlines",
+    "save_features",
+    "skipped",
     "ssim",
+    "tensor_source",
     "time_cell_figure",
     "variants_plot",
+    "weights_folder",
     "write_report",
 ]

@@ -66,6 +66,8 @@ class FashionFeatures(nn.Module):
     num_features: int = CHANNELS[-1]
     n_classes: int = N_CLASSES
     weights_sha256: str = WEIGHTS_SHA256
+    layer: str = "96"
+    input: str = "[-1, 1], rounded to 8 bit"
 
     def __init__(self) -> None:
         """Build the network and load the weights of the package.
@@ -113,6 +115,11 @@ class FashionFeatures(nn.Module):
     def logits(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N 10"]:
         """Return the class logits of each image, float32; arguments and errors as for the features."""
         return self.head(self(images))
+
+    @torch.no_grad()
+    def logits_of(self, features: Float[Tensor, "N F"]) -> Float[Tensor, "N 10"]:
+        """Return the class logits that belong to features of images."""
+        return self.head(features.to(self.head.weight.device))
 
     def predict(self, images: Float[Tensor, "N C H W"]) -> Int[Tensor, " N"]:
         """Return the most probable class of each image, int64; arguments and errors as for the features."""

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 CHUNK = 1024
+EXACT = 1 << 30  # multiplications: up to here distances are sums of squares, beyond that matrix products
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +22,21 @@ class PrecisionRecall:
 
     precision: float
     recall: float
+    k: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DensityCoverage:
+    """Overlap of two sets, robust against outliers in either.
+
+    Attributes:
+        density: Mean number of real balls around a generated image, over k; 1 on average for real images, unbounded.
+        coverage: Share of real balls that hold a generated image; at most 1, expected 1 - 1/2^k for real images.
+        k: Neighbours that set the radius of a ball.
+    """
+
+    density: float
+    coverage: float
     k: int
 
 
@@ -66,8 +82,9 @@ def frechet_distance(features_a: Float[Tensor, "N F"], features_b: Float[Tensor,
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """Return Euclidean distances (N, M), exactly zero between equal vectors."""
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+    """Return Euclidean distances (N, M), exactly zero between equal vectors unless there are very many."""
+    exact = len(a) * b.numel() <= EXACT
+    return torch.cdist(a, b, compute_mode=f"{'donot_use' if exact else 'use'}_mm_for_euclid_dist")
 
 
 def nearest(queries: Float[Tensor, "N *d"], reference: Float[Tensor, "M *d"]) -> tuple[Tensor, Tensor]:
@@ -112,3 +129,24 @@ def precision_recall(real: Float[Tensor, "N F"], fake: Float[Tensor, "M F"], k: 
         recall=_share_inside(real, fake, _radii(fake, k)),
         k=k,
     )
+
+
+def density_coverage(real: Float[Tensor, "N F"], fake: Float[Tensor, "M F"], k: int = 5) -> DensityCoverage:
+    """Compare two sets by how often and how evenly balls of the real one are hit.
+
+    density = Σ_j Σ_i 1[f_j in B(r_i)] / kM, coverage = Σ_i 1[some f_j in B(r_i)] / N (Naeem et al. 2020,
+    arXiv 2002.09797, eq. 3 and 4), where B(r_i) reaches to the k-th nearest other real vector. Computed in float64.
+
+    Raises:
+        ValueError: ``k`` is not positive, a set has no more than ``k`` vectors, or features do not match.
+    """
+    if k < 1:
+        raise ValueError(f"k is {k}; it must be at least 1")
+    check_features(real, fake, k + 1)
+    real, fake = real.double(), fake.double()
+    radii, covered, hits = _radii(real, k), torch.zeros(len(real), dtype=torch.bool, device=real.device), 0
+    for chunk in fake.split(CHUNK):
+        inside = _distances(chunk, real) < radii
+        covered |= inside.any(dim=0)
+        hits += int(inside.sum())
+    return DensityCoverage(density=hits / (k * len(fake)), coverage=covered.double().mean().item(), k=k)
