@@ -74,3 +74,47 @@ def test_the_study_of_time_cells_stands_beside_its_controls(finished, tmp_path, 
 def test_a_study_of_something_that_is_no_run_is_one_line(tmp_path, tcvq):
     status, _, err = tcvq("study", "time-cells", tmp_path / "nowhere")
     assert (status, err.count("\n")) == (2, 1)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """Both codebooks trained by the study; its folder."""
+    from tcvq_runner.cli import main
+
+    out = tmp_path_factory.mktemp("study") / "tvv"
+    few = ("stage1.max_steps=4", "stage1.unquantized_steps=2", "stage2.max_steps=2", "sample.n=40")
+    assert main(["study", "temporal-vs-vanilla", "debug", *few, "--out", str(out), "--threads", "1"]) == 0
+    return out
+
+
+def test_temporal_and_vanilla_are_trained_on_the_same_budget_and_compared_with_a_noise_floor(compared):
+    assert {"temporal-vs-vanilla.png", "temporal-vs-vanilla.svg", "samples.png", "table.csv"} <= files(compared)
+    metrics = json.loads((compared / "report.json").read_text("utf-8"))["metrics"]
+    (temporal,), (vanilla,) = metrics["temporal"], metrics["vanilla"]
+    assert vanilla["tokens"] == 2 * temporal["tokens"] == 2 * 49
+    assert temporal["fd_noise_floor"] == vanilla["fd_noise_floor"] > 0
+    assert temporal["bits_per_image"] == pytest.approx(49 * temporal["bits_per_code"])
+    answer = (compared / "answer.txt").read_text("utf-8")
+    assert "noise floor" in answer
+    assert "wins over" in answer or "does not win" in answer
+
+
+def test_a_study_uses_finished_runs_again_and_other_settings_get_runs_of_their_own(compared, tcvq, monkeypatch):
+    from tcvq_runner.studies import sweep
+
+    before = files(compared / "runs")
+    assert len(before) == 2
+    monkeypatch.setattr(sweep, "STEPS", {})  # nothing may be trained
+    few = ("stage1.max_steps=4", "stage1.unquantized_steps=2", "stage2.max_steps=2", "sample.n=40")
+    status, _, err = tcvq("study", "temporal-vs-vanilla", "debug", *few, "--out", compared, "--threads", "1")
+    assert status == 0, err
+    assert files(compared / "runs") == before
+    arms = sweep.plan("debug", few, [sweep.Variant(name="x", settings=("vqvae.n_embed=16",))], 2)
+    assert [recipe.seed for _, recipe in arms] == [0, 1]
+    assert len({sweep.recipe_hash(recipe) for _, recipe in arms}) == 2
+
+
+def test_a_wrong_setting_stops_a_study_before_anything_is_trained(tmp_path, tcvq):
+    status, _, err = tcvq("study", "codebook-size", "debug", "--values", "0", "--values", "8", "--out", tmp_path / "x")
+    assert (status, err.count("\n")) == (2, 1)
+    assert not (tmp_path / "x").exists()

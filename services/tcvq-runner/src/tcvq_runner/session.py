@@ -45,9 +45,12 @@ def typed_recipe(items: Sequence[str]) -> Recipe:
     Raises:
         ConfigError: There is no such recipe, or a setting is wrong.
     """
-    if items and "=" not in items[0]:
-        return load_recipe(items[0], items[1:])
-    return load_recipe(DEFAULT_RECIPE, items)
+    return load_recipe(*typed_source(items))
+
+
+def typed_source(items: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Return the recipe's name or file, and the settings, of ``[RECIPE] [KEY=VALUE]...``."""
+    return (items[0], items[1:]) if items and "=" not in items[0] else (DEFAULT_RECIPE, items)
 
 
 def recipe_of(source: str) -> Recipe:

@@ -1,11 +1,11 @@
 """The commands `tcvq study …`: arguments to calls, nothing else."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
-from tcvq_runner.options import compute_options, out_option, run_argument
+from tcvq_runner.options import compute_options, out_option, recipe_argument, run_argument
 
 
 @click.group()
@@ -33,6 +33,36 @@ def destruction(run: Path, out: Path | None, **options: Any) -> None:
     from tcvq_runner.studies import destruction as module
 
     _study_of(run, out, options, module.destruction)
+
+
+def _training_study(name: str, text: str, *, values: bool = False) -> None:
+    """Add a command that trains the arms of a comparison."""
+
+    def command(items: tuple[str, ...], out: Path | None, seeds: int, **options: Any) -> None:
+        from tcvq_runner.session import typed_source
+        from tcvq_runner.studies.comparisons import run_comparison
+
+        sizes = options.pop("values", ())
+        source, settings = typed_source(items)
+        page, answer = run_comparison(name, source, settings, sizes, seeds, out=out, options=cast(Any, options))
+        click.echo(f"{answer}\nreport: {page}")
+
+    command.__doc__ = text
+    for decorator in (
+        compute_options,
+        click.option("--seeds", type=click.IntRange(min=1), default=1, help="Seeds per arm; default 1."),
+        *([click.option("--values", type=int, multiple=True, help="A value of the arm; repeat it.")] if values else []),
+        out_option,
+        recipe_argument,
+    ):
+        command = decorator(command)
+    study.command(name)(command)
+
+
+_training_study("temporal-vs-vanilla", "Train both codebooks on equal budgets and compare codec, prior and samples.")
+_training_study("spiking-prior", "Compare the spiking prior with a softmax GPT on the same codes.")
+_training_study("codebook-size", "Train several numbers of codes and compare.", values=True)
+_training_study("time-steps", "Train several numbers of time steps and compare.", values=True)
 
 
 def _study_of(run: Path, out: Path | None, options: dict[str, Any], function: Any) -> None:
