@@ -1,6 +1,7 @@
 """The commands `tcvq recipes` and `tcvq config …`: arguments to calls, nothing else."""
 
 import json
+from typing import Any
 
 import click
 
@@ -8,18 +9,29 @@ from tcvq_runner.options import debug_option, json_option, recipe_argument
 
 
 @click.command()
+@click.option("--parameters", is_flag=True, help="Count the parameters of each, beside those of the released code.")
 @json_option
 @debug_option
-def recipes(as_json: bool) -> None:
+def recipes(parameters: bool, as_json: bool) -> None:
     """List the recipes that come with the command."""
     from tcvq_runner.layers import builtin_recipes
 
     known = builtin_recipes()
-    if as_json:
-        click.echo(json.dumps({"recipes": [{"name": name, "about": text} for name, text in known.items()]}, indent=2))
+    if not (parameters or as_json):
+        for name, text in known.items():
+            click.echo(f"{name:<22}{text}")
         return
-    for name, text in known.items():
-        click.echo(f"{name:<22}{text}")
+    rows: list[dict[str, Any]] = [{"name": name, "about": text} for name, text in known.items()]
+    if parameters:
+        from tcvq_runner.parameters import parameter_counts, parameter_lines
+        from tcvq_runner.recipe import load_recipe
+
+        loaded = {name: load_recipe(name) for name in known}
+        if not as_json:
+            click.echo("\n".join(parameter_lines(loaded)))
+            return
+        rows = [row | {"parameters": parameter_counts(loaded[row["name"]])} for row in rows]
+    click.echo(json.dumps({"recipes": rows}, indent=2))
 
 
 @click.group()
