@@ -16,6 +16,7 @@ from tcvq_runner.run_commands import encode, run, train
 from tcvq_runner.runs_commands import runs
 from tcvq_runner.sample_commands import sample
 from tcvq_runner.study_commands import study
+from tcvq_runner.weights_commands import weights
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,7 +29,7 @@ def cli() -> None:
     """
 
 
-for each in (run, train, encode, sample, evaluate, study, runs, recipes, config, data, doctor):
+for each in (run, train, encode, sample, evaluate, study, runs, recipes, config, data, weights, doctor):
     cli.add_command(each)
 
 
