@@ -95,10 +95,11 @@ def test_an_unknown_class_is_refused(finished, tcvq):
     assert tree(finished) == before
 
 
-def test_a_folder_that_is_not_empty_is_refused(finished, tcvq):
-    before = tree(finished)
-    assert_refused(tcvq("run", "debug", "--out", finished), "is not empty; choose another folder with --out")
-    assert tree(finished) == before
+def test_a_folder_that_is_not_empty_is_refused(tmp_path, tcvq):
+    (tmp_path / "thesis.txt").write_text("precious", "utf-8")
+    before = tree(tmp_path)
+    assert_refused(tcvq("run", "debug", "--out", tmp_path), "is not empty; choose another folder with --out")
+    assert tree(tmp_path) == before
 
 
 def test_a_folder_where_files_are_expected_is_refused(copied, tcvq):
@@ -153,8 +154,12 @@ def test_ctrl_c_in_training_is_one_line_and_the_folder_is_refused_until_then(tmp
     assert process.returncode == 130
     assert stdout == ""
     lines = [line for line in stderr.splitlines() if not line.startswith("stage1: ")]
-    assert lines == ["tcvq: stopped by Ctrl-C; finished steps are kept, nothing is half-written"]
-    assert {path.name for path in out.iterdir()} == {"config.yaml", "env.json"}
+    (line,) = lines
+    assert line.startswith("tcvq: stopped by Ctrl-C at step ")
+    assert line.endswith(f" of stage1, which is saved; continue with: tcvq run {out}")
+    assert {path.name for path in out.iterdir()} == {"checkpoints", "config.yaml", "env.json", "metrics.csv"}
+    (saved,) = (out / "checkpoints" / "stage1").iterdir()
+    assert {path.name for path in saved.iterdir()} == {"manifest.json", "rank-00000.pt", "state.pt"}
 
 
 @pytest.mark.slow
@@ -164,5 +169,6 @@ def test_sigterm_while_starting_is_one_line_and_leaves_nothing_half_written(tmp_
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert stderr == "tcvq: stopped by SIGTERM; finished steps are kept, nothing is half-written\n"
+    kept = "finished steps are kept, nothing is half-written"
+    assert stderr == f"tcvq: stopped by SIGTERM; {kept}; continue with: tcvq run {tmp_path / 'run'}\n"
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", "env.json"}

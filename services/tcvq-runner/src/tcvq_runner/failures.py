@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 import click
 
 USER_ERROR = 2
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # SIGUSR1: what SLURM is usually told to send
 CLEANUP_SECONDS = 5.0  # removing temporary files and Lightning's teardown take far less
 _MEMORY = re.compile(r"out of memory|can't allocate memory|Cannot allocate memory", re.IGNORECASE)
 
@@ -24,25 +26,62 @@ class Interrupted(BaseException):
 
     Attributes:
         signum: The signal.
+        where: What was going on, and what of it is kept.
+        advice: How to go on.
     """
 
-    def __init__(self, signum: int) -> None:
+    def __init__(self, signum: int, where: str = "") -> None:
         super().__init__(signum)
         self.signum = signum
+        self.where = where
+        self.advice = ""
+
+
+@dataclass
+class StopRequest:
+    """A signal that waits until work is at a point where it can stop.
+
+    Attributes:
+        signum: The signal, None as long as there is none.
+    """
+
+    signum: int | None = None
+
+
+_waiting: list[StopRequest] = []  # of the blocks under way that stop by themselves; a handler has no other way to know
+
+
+@contextmanager
+def stops_itself() -> Iterator[StopRequest]:
+    """Let the first signal wait inside the block, which has to look for it; a second one interrupts as usual.
+
+    Raises:
+        Interrupted: At the end of the block, if a signal arrived and nobody looked.
+    """
+    request = StopRequest()
+    _waiting.append(request)
+    try:
+        yield request
+    finally:
+        _waiting.remove(request)
+    if request.signum is not None:
+        raise Interrupted(request.signum)
 
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """Raise `Interrupted` on SIGINT and SIGTERM, but not while the one before is still being cleaned up after."""
+    """Raise `Interrupted` on the signals that ask to stop, but not while the one before is being cleaned up after."""
     deaf_until = 0.0
 
     def stop(signum: int, frame: FrameType | None) -> None:
         nonlocal deaf_until
-        if time.monotonic() >= deaf_until:  # not for ever: a library may have swallowed the exception
+        if _waiting and _waiting[-1].signum is None:
+            _waiting[-1].signum = signum
+        elif time.monotonic() >= deaf_until:  # not for ever: a library may have swallowed the exception
             deaf_until = time.monotonic() + CLEANUP_SECONDS
             raise Interrupted(signum)
 
-    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.signal(each, stop) for each in STOP_SIGNALS}
     try:
         yield
     finally:
@@ -77,7 +116,8 @@ def describe(error: BaseException) -> str:
     """Return what went wrong and what to do, for the person who typed the command."""
     if isinstance(error, Interrupted):
         name = "Ctrl-C" if error.signum == signal.SIGINT else signal.Signals(error.signum).name
-        return f"stopped by {name}; finished steps are kept, nothing is half-written"
+        kept = error.where or "; finished steps are kept, nothing is half-written"
+        return f"stopped by {name}{' ' if error.where else ''}{kept}{error.advice}"
     if _is_out_of_memory(error):
         return "out of memory; lower stage1.batch_size, stage2.batch_size, sample.micro_batch or eval.batch_size"
     if isinstance(error, OSError):

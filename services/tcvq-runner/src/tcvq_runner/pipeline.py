@@ -22,6 +22,15 @@ STEPS: Mapping[str, Step] = {
 
 
 def run(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter) -> None:
-    """Take a new run folder from images to the report; raises what the steps raise."""
-    for step in STEPS.values():
+    """Take a run folder from images to the report; raises what the steps raise.
+
+    Steps that are recorded as done and whose files are still what they made are left out; from the first one that is
+    not, whatever follows from another result is made again.
+    """
+    for name, step in STEPS.items():
+        problem = folder.problem(name)
+        if problem is None:
+            continue
+        if problem:
+            reporter.note(f"{name}: done again, because {problem}")
         step(folder, recipe, compute, reporter)

@@ -23,8 +23,12 @@ class Task(Protocol):
 class Reporter(Protocol):
     """Shows tasks, one after another."""
 
-    def task(self, title: str, total: int, unit: str) -> AbstractContextManager[Task]:
-        """Open a task of ``total`` units."""
+    def task(self, title: str, total: int, unit: str, *, before: int = 0) -> AbstractContextManager[Task]:
+        """Open a task of ``total`` units, of which some were done before."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Show one line."""
         ...
 
 
@@ -82,8 +86,8 @@ class LiveReporter:
         self._console = console
 
     @contextmanager
-    def task(self, title: str, total: int, unit: str) -> Iterator[Task]:
-        """Open a task of ``total`` units."""
+    def task(self, title: str, total: int, unit: str, *, before: int = 0) -> Iterator[Task]:
+        """Open a task of ``total`` units, of which some were done before."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -91,15 +95,20 @@ class LiveReporter:
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=self._console, refresh_per_second=4) as bar:
-            row = bar.add_task(f"{title:<8}", total=total, note="")
+            row = bar.add_task(f"{title:<8}", total=total, completed=before, note="")
             started = time.monotonic()
 
             class _Row:
                 def update(self, done: int, values: Mapping[str, float] | None = None) -> None:
-                    note = f"{pace(done, total, time.monotonic() - started, unit)}  {brief(values or {})}"
+                    speed = pace(done - before, total - before, time.monotonic() - started, unit)
+                    note = f"{speed}  {brief(values or {})}"
                     bar.update(row, completed=done, note=note)
 
             yield _Row()
+
+    def note(self, text: str) -> None:
+        """Show one line."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class PlainReporter:
@@ -109,16 +118,21 @@ class PlainReporter:
         self._stream = stream
 
     @contextmanager
-    def task(self, title: str, total: int, unit: str) -> Iterator[Task]:
+    def task(self, title: str, total: int, unit: str, *, before: int = 0) -> Iterator[Task]:
         """Open a task of ``total`` units; the closing line is left out when the task fails."""
-        lines = _PlainTask(self._stream, title, total, unit)
+        lines = _PlainTask(self._stream, title, total, unit, before)
         yield lines
         lines.close()
 
+    def note(self, text: str) -> None:
+        """Write one line."""
+        self._stream.write(f"{text}\n")
+        self._stream.flush()
+
 
 class _PlainTask:
-    def __init__(self, stream: TextIO, title: str, total: int, unit: str) -> None:
-        self._stream, self._title, self._total, self._unit = stream, title, total, unit
+    def __init__(self, stream: TextIO, title: str, total: int, unit: str, before: int) -> None:
+        self._stream, self._title, self._total, self._unit, self._before = stream, title, total, unit, before
         self._started = self._shown = time.monotonic()
         self._values: dict[str, float] = {}
 
@@ -126,8 +140,10 @@ class _PlainTask:
         self._values.update(values or {})
         now = time.monotonic()
         if now - self._shown >= PLAIN_INTERVAL:
-            self._shown = now
-            self._line(f"{done}/{self._total}", pace(done, self._total, now - self._started, self._unit))
+            self._shown, before = now, self._before
+            self._line(
+                f"{done}/{self._total}", pace(done - before, self._total - before, now - self._started, self._unit)
+            )
 
     def close(self) -> None:
         self._line(f"{self._total} {self._unit}s", f"done in {clock(time.monotonic() - self._started)}")

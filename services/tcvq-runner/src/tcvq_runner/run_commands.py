@@ -11,15 +11,17 @@ from tcvq_runner.options import compute_options, out_option, recipe_argument, ru
 @click.command()
 @recipe_argument
 @out_option
+@click.option("--fresh", is_flag=True, help="Start anew instead of continuing; what is there is kept aside.")
 @compute_options
-def run(items: tuple[str, ...], out: Path | None, **options: Any) -> None:
+def run(items: tuple[str, ...], out: Path | None, fresh: bool, **options: Any) -> None:
     """Train both stages, encode, sample, evaluate and report.
 
-    RECIPE is a name from `tcvq recipes` (default fashion-mini) or a .yaml file.
+    RECIPE is a name from `tcvq recipes` (default fashion-mini), a .yaml file, or the folder of an interrupted run. An
+    interrupted run of the recipe with the same settings is continued by itself; --fresh starts anew.
     """
     from tcvq_runner import pipeline, report, session
 
-    with session.new_session(items, out, **options) as at:
+    with session.run_session(items, out, fresh=fresh, **options) as at:
         pipeline.run(at.folder, at.recipe, at.compute, at.reporter)
         click.echo(f"report:  {at.folder.report_html}\nsamples: {at.folder.samples_png}")
         click.echo(f"next:    {report.next_commands(at.folder.path)['draw more images']}")

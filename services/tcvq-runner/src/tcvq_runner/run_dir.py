@@ -10,12 +10,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tcvq_data import write_json, write_text
+from tcvq_data import ArtifactError, read_codes, sha256_file, write_json, write_text
 from tcvq_runner.config import Recipe
+from tcvq_runner.distributed import process_rank
 from tcvq_runner.lock import LOCK, RunFolderError, locked
 from tcvq_runner.recipe import ConfigError, differing_keys, dump_recipe, load_recipe
 
 SCHEMA = "tcvq.run/1"
+ORDER = ("stage1", "encode", "stage2", "sample", "eval")
 _AFTER_STAGE1 = {"prior", "stage2", "sample", "eval"}  # sections that may change once stage 1 is trained
 
 
@@ -77,6 +79,10 @@ class RunFolder:
     def metrics(self) -> Path:
         """Training curves of all stages."""
         return self.path / "metrics.csv"
+
+    def checkpoints(self, stage: str) -> Path:
+        """Return the folder of the checkpoints of a training stage."""
+        return self.path / "checkpoints" / stage
 
     @property
     def report_json(self) -> Path:
@@ -165,8 +171,72 @@ class RunFolder:
         facts: dict[str, Any] = {}
         started = time.monotonic()
         yield facts
-        entry = {"seconds": round(time.monotonic() - started, 2), **facts}
-        write_json(self.status, {"schema": SCHEMA, "steps": self.steps() | {name: entry}})
+        seconds = time.monotonic() - started + facts.pop("seconds_before", 0.0)
+        entry = {"seconds": round(seconds, 2), **facts}
+        if process_rank()[0] == 0:
+            write_json(self.status, {"schema": SCHEMA, "steps": _with(self.steps(), name, entry)})
+
+    def problem(self, name: str) -> str | None:
+        """Return why a step has to be done: "" if it never ended well, None if all that it made is as it was then."""
+        entry = self.steps().get(name)
+        if entry is None:
+            return ""
+        made = {"stage1": ("vqvae",), "stage2": ("prior",), "sample": ("samples",)}.get(name, ())
+        for fact in made:
+            path: Path = getattr(self, fact)
+            if not path.is_file():
+                return f"{path} is missing"
+            if sha256_file(path) != entry.get(fact):
+                return f"{path} is not what {name} made"
+        if name == "encode":
+            return next(filter(None, (self._codes_problem(split, entry) for split in ("train", "test"))), None)
+        if name == "eval" and not (self.report_json.is_file() and self.report_html.is_file()):
+            return f"{self.report_html} or {self.report_json.name} is missing"
+        return None
+
+    def _codes_problem(self, split: str, entry: dict[str, Any]) -> str | None:
+        try:
+            found = read_codes(self.codes(split)).sha256
+        except ArtifactError as error:
+            return str(error)
+        return None if found == entry.get(f"codes_{split}") else f"{self.codes(split)} is not what encode made"
+
+    def unfinished(self) -> bool:
+        """Return whether a step is left to do; looks at the record only."""
+        return any(name not in self.steps() for name in ORDER)
+
+    def has_progress(self) -> bool:
+        """Return whether something would be lost by starting anew."""
+        return bool(self.steps()) or any(self.path.glob("checkpoints/*/*"))
+
+    def environment(self) -> dict[str, Any]:
+        """Return the environment in which the run was started, nothing if it is unreadable."""
+        try:
+            tree = json.loads(self.env.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return tree if isinstance(tree, dict) else {}
+
+    def resumed(self, env: dict[str, Any]) -> None:
+        """Add the environment in which the run is continued to that in which it was started."""
+        tree = self.environment()
+        write_json(self.env, tree | {"resumed": [*tree.get("resumed", []), env]})
+
+    def sweep(self) -> None:
+        """Delete what a killed process left half-written; needs the lock."""
+        for path in self.path.glob(".tmp-*"):
+            path.unlink(missing_ok=True)
+
+
+def _with(steps: dict[str, Any], name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """Return the record with a step done: those after it count as done only if it made the same as before."""
+
+    def hashes(facts: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in facts.items() if isinstance(value, str)}
+
+    same = hashes(steps.get(name, {})) == hashes(entry)
+    later = ORDER[ORDER.index(name) + 1 :] if name in ORDER else ()
+    return {key: value for key, value in steps.items() if same or key not in later} | {name: entry}
 
 
 @contextmanager

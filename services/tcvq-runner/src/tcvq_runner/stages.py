@@ -3,9 +3,12 @@
 from tcvq_data import ArtifactError, Codes, read_codes, write_codes
 from tcvq_prior import save_prior
 from tcvq_runner.batching import in_batches
+from tcvq_runner.checkpoints import CheckpointStore
 from tcvq_runner.config import Recipe
+from tcvq_runner.failures import stops_itself
 from tcvq_runner.progress import Reporter
-from tcvq_runner.recipe import ConfigError
+from tcvq_runner.recipe import ConfigError, recipe_tree
+from tcvq_runner.resuming import start_of
 from tcvq_runner.run_dir import RunFolder
 from tcvq_runner.wiring import Compute, image_data, open_split, stage_seed
 from tcvq_vqvae import load_vqvae, save_vqvae
@@ -17,6 +20,7 @@ def train_stage1(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
     Raises:
         ConfigError: The recipe does not fit the data.
         FloatingPointError: The loss became NaN.
+        Interrupted: A signal arrived; the state of the training is saved.
         OSError: A file cannot be written.
     """
     from lightning import seed_everything  # takes seconds to import; the steps that do not train do without
@@ -25,11 +29,13 @@ def train_stage1(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
     from tcvq_vqvae import LitVQVAE
 
     data = image_data(recipe)
-    with folder.step("stage1") as facts:
+    store = checkpoints_of(folder, "stage1", recipe)
+    start = start_of(store, "stage1", recipe, reporter)
+    with stops_itself() as stop, folder.step("stage1") as facts:
         seed_everything(stage_seed(recipe.seed, "stage1"), verbose=False)
         module = LitVQVAE(recipe.vqvae, recipe.loss, recipe.stage1)
         batches = data.train_dataloader()
-        fit(
+        facts["seconds_before"] = fit(
             module,
             batches,
             stage="stage1",
@@ -37,8 +43,12 @@ def train_stage1(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
             metrics=folder.metrics,
             compute=compute,
             reporter=reporter,
+            store=store,
+            start=start,
+            stop=stop,
         )
         facts["vqvae"] = save_vqvae(folder.vqvae, module.model, meta=_origin(recipe))
+    store.finish()
 
 
 def encode(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter) -> None:
@@ -79,6 +89,7 @@ def train_stage2(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
         RunFolderError: Codes or VQ-VAE are missing.
         ArtifactError: One of them is damaged, or the codes came from another VQ-VAE.
         FloatingPointError: The loss became NaN.
+        Interrupted: A signal arrived; the state of the training is saved.
         OSError: A file cannot be written.
     """
     from lightning import seed_everything
@@ -97,13 +108,15 @@ def train_stage2(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
     seed = stage_seed(recipe.seed, "stage2")
     data = CodesDataModule(train, test, recipe.stage2.micro_batch_size(), seed=seed)
     batches = data.train_dataloader()
-    with folder.step("stage2") as facts:
+    store = checkpoints_of(folder, "stage2", recipe)
+    start = start_of(store, "stage2", recipe, reporter)
+    with stops_itself() as stop, folder.step("stage2") as facts:
         seed_everything(seed, verbose=False)
         features = vqvae.model.codebook.codebook.detach().flatten(1) if recipe.prior.code_features else None
         n_frames = recipe.vqvae.n_steps if recipe.vqvae.encoding == "event" else 1
         n_pixels = n_frames * recipe.vqvae.in_channels * recipe.vqvae.image_size**2
         module = LitPrior(recipe.prior, recipe.stage2, features, n_pixels=n_pixels)
-        fit(
+        facts["seconds_before"] = fit(
             module,
             batches,
             data.val_dataloader(),
@@ -112,6 +125,9 @@ def train_stage2(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
             metrics=folder.metrics,
             compute=compute,
             reporter=reporter,
+            store=store,
+            start=start,
+            stop=stop,
         )
         facts["prior"] = save_prior(
             folder.prior,
@@ -120,6 +136,12 @@ def train_stage2(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
             vqvae_sha256=vqvae.sha256,
             meta=_origin(recipe) | {"classes": list(train.classes)},
         )
+    store.finish()
+
+
+def checkpoints_of(folder: RunFolder, stage: str, recipe: Recipe) -> CheckpointStore:
+    """Return the checkpoints of a training stage of a run."""
+    return CheckpointStore(folder.checkpoints(stage), recipe.checkpoint, recipe_tree(recipe))
 
 
 def codes_of(folder: RunFolder, split: str, vqvae_sha256: str) -> Codes:

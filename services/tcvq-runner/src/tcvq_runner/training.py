@@ -10,7 +10,10 @@ from typing import Any
 import lightning
 import torch
 
+from tcvq_runner.checkpointing import Keeper, SafeCheckpointIO
+from tcvq_runner.checkpoints import Checkpoint, CheckpointStore
 from tcvq_runner.curves import Curves
+from tcvq_runner.failures import StopRequest
 from tcvq_runner.progress import Reporter, Task
 from tcvq_runner.wiring import Compute
 
@@ -19,7 +22,7 @@ N_VALIDATIONS = 5
 
 
 class Watcher(lightning.Callback):
-    """Reports progress and records the curves while a module trains."""
+    """Reports progress and records the curves while a module trains; what it has recorded is part of checkpoints."""
 
     def __init__(self, task: Task, curves: Curves, max_steps: int) -> None:
         self._task, self._curves, self._max_steps = task, curves, max_steps
@@ -34,7 +37,7 @@ class Watcher(lightning.Callback):
             self._task.update(step)
             return
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
-        self._curves.add(step, values)
+        self._curves.add(step, dict(sorted(values.items())))  # their order depends on which was logged first
         self._task.update(step, values)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
@@ -42,6 +45,14 @@ class Watcher(lightning.Callback):
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         self._curves.add(pl_module.batches_seen, values)
         self._task.update(pl_module.batches_seen, values)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the curves so far."""
+        return {"rows": list(self._curves.rows)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with these curves."""
+        self._curves.rows[:] = [tuple(row) for row in state_dict["rows"]]
 
 
 def fit(
@@ -54,7 +65,10 @@ def fit(
     metrics: Path,
     compute: Compute,
     reporter: Reporter,
-) -> None:
+    store: CheckpointStore,
+    start: Checkpoint | None = None,
+    stop: StopRequest | None = None,
+) -> float:
     """Train a Lightning module that counts ``batches_seen`` and stops by itself; leave it on the CPU.
 
     Args:
@@ -66,19 +80,35 @@ def fit(
         metrics: The ``metrics.csv`` to put the curves into.
         compute: What to compute with.
         reporter: Shows the progress.
+        store: Where checkpoints are kept.
+        start: The checkpoint to go on from.
+        stop: Asked after every step whether a signal wants the training to stop.
+
+    Returns:
+        Seconds that were spent before ``start``.
 
     Raises:
         FloatingPointError: The loss became NaN or infinite.
+        Interrupted: A signal arrived; the state is saved.
+        OSError: A checkpoint cannot be written.
     """
     curves = Curves(stage=stage)
-    with reporter.task(stage, max_steps, "step") as task, _quiet():
-        trainer = _trainer(compute, max_steps, Watcher(task, curves, max_steps))
-        trainer.fit(module, train_dataloaders=train, val_dataloaders=validation)
+    with reporter.task(stage, max_steps, "step", before=start.step if start else 0) as task, _quiet():
+        keeper = Keeper(store, curves, metrics, stage=stage, max_steps=max_steps, start=start, stop=stop)
+        trainer = _trainer(compute, max_steps, [Watcher(task, curves, max_steps), keeper])
+        trainer.fit(
+            module,
+            train_dataloaders=train,
+            val_dataloaders=validation,
+            ckpt_path=start.state if start else None,
+            weights_only=True,
+        )
     module.cpu()
     curves.write(metrics)
+    return keeper.seconds_before
 
 
-def _trainer(compute: Compute, max_steps: int, watcher: Watcher) -> lightning.Trainer:
+def _trainer(compute: Compute, max_steps: int, callbacks: list[lightning.Callback]) -> lightning.Trainer:
     """Return a trainer without files, bars and limits of its own."""
     trainer = lightning.Trainer(
         accelerator="gpu" if compute.device.type == "cuda" else "cpu",
@@ -96,7 +126,8 @@ def _trainer(compute: Compute, max_steps: int, watcher: Watcher) -> lightning.Tr
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[watcher],
+        callbacks=callbacks,
+        plugins=[SafeCheckpointIO()],
     )
     # Deterministic mode would also fill every new tensor with NaN, to expose reads of uninitialised memory: slow.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set on the module
