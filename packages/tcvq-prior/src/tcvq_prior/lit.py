@@ -209,8 +209,8 @@ class LitPrior(lightning.LightningModule):
         if n:
             self.log("val/gap", bits - total / n, **options)
 
-    def on_validation_end(self) -> None:
-        """Begin a new mean of the training bits."""
+    def on_validation_epoch_end(self) -> None:
+        """Begin a new mean of the training bits, before callbacks take a checkpoint at the end of the validation."""
         self._train_bits = (0.0, 0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

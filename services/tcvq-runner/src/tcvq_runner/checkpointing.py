@@ -54,7 +54,7 @@ class Keeper(lightning.Callback):
         self._stage, self._max_steps, self._start = stage, max_steps, start
         self._stop = stop or StopRequest()
         self._saved_at = self._began_at = time.monotonic()
-        self._saved_step = start.step if start else 0
+        self._saved_step = self._seen = start.step if start else 0
         self._handlers = {each: signal.getsignal(each) for each in STOP_SIGNALS}
         self.seconds_before = 0.0
 
@@ -87,13 +87,14 @@ class Keeper(lightning.Callback):
 
     def _save_if_due(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         step = pl_module.batches_seen
-        if step >= self._max_steps:
-            return  # the stage writes its result now
+        if step == self._seen or step >= self._max_steps:
+            return  # gradients are being accumulated, or the stage writes its result now
         stopping = self._stop.signum is not None
         if stopping or self._is_due(step):
             self._save(trainer, step)
         if stopping:
             raise Interrupted(self._stop.signum or 0, f"at step {step} of {self._stage}, which is saved")
+        self._seen = step
 
     def _is_due(self, step: int) -> bool:
         config = self._store.config

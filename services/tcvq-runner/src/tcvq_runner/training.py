@@ -27,12 +27,16 @@ class Watcher(lightning.Callback):
     def __init__(self, task: Task, curves: Curves, max_steps: int) -> None:
         self._task, self._curves, self._max_steps = task, curves, max_steps
         self._every = max(1, max_steps // N_RECORDS)
+        self._seen = 0
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Record at regular steps and at the last one; ``pl_module`` counts its batches itself."""
         step = pl_module.batches_seen
+        if step == self._seen:
+            return  # gradients are being accumulated
+        self._seen = step
         if step % self._every and step < self._max_steps:
             self._task.update(step)
             return
@@ -48,11 +52,12 @@ class Watcher(lightning.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the curves so far."""
-        return {"rows": list(self._curves.rows)}
+        return {"rows": list(self._curves.rows), "seen": self._seen}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with these curves."""
         self._curves.rows[:] = [tuple(row) for row in state_dict["rows"]]
+        self._seen = state_dict["seen"]
 
 
 def fit(
@@ -95,7 +100,8 @@ def fit(
     curves = Curves(stage=stage)
     with reporter.task(stage, max_steps, "step", before=start.step if start else 0) as task, _quiet():
         keeper = Keeper(store, curves, metrics, stage=stage, max_steps=max_steps, start=start, stop=stop)
-        trainer = _trainer(compute, max_steps, [Watcher(task, curves, max_steps), keeper])
+        batches_per_step = getattr(module.train_config, "accumulate", 1)
+        trainer = _trainer(compute, max_steps * batches_per_step, [Watcher(task, curves, max_steps), keeper])
         trainer.fit(
             module,
             train_dataloaders=train,
@@ -108,7 +114,7 @@ def fit(
     return keeper.seconds_before
 
 
-def _trainer(compute: Compute, max_steps: int, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+def _trainer(compute: Compute, n_batches: int, callbacks: list[lightning.Callback]) -> lightning.Trainer:
     """Return a trainer without files, bars and limits of its own."""
     trainer = lightning.Trainer(
         accelerator="gpu" if compute.device.type == "cuda" else "cpu",
@@ -117,7 +123,7 @@ def _trainer(compute: Compute, max_steps: int, callbacks: list[lightning.Callbac
         max_steps=-1,
         max_epochs=-1,
         check_val_every_n_epoch=None,
-        val_check_interval=max(1, max_steps // N_VALIDATIONS),
+        val_check_interval=max(1, n_batches // N_VALIDATIONS),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         # Some CUDA kernels have no deterministic form; on the CPU all that we use do.
