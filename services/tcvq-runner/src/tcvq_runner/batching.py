@@ -43,14 +43,14 @@ def in_batches(
     results = []
     for first in range(0, len(items), size):
         rows = torch.arange(first, first + size) % len(items)
-        batch = items[rows] if isinstance(items, Tensor) else _images(items, rows)
+        batch = items[rows] if isinstance(items, Tensor) else images_of(items, rows)
         results.append(function(batch.to(compute.device)).cpu())
         if task is not None:
             task.update(done + min(first + size, len(items)))
     return torch.cat(results)[: len(items)]
 
 
-def _images(source: ImageSource, rows: Tensor) -> Tensor:
+def images_of(source: ImageSource, rows: Tensor) -> Tensor:
     """Return some images of a dataset with time, where there is any, as the first axis."""
     images = read_batch(source, rows.tolist()).image
     return images.transpose(0, 1) if images.ndim == 5 else images

@@ -14,6 +14,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from tcvq_runner.checkpoints import STATE, Checkpoint, CheckpointStore, rank_file, read_state, write_state
 from tcvq_runner.curves import Curves
+from tcvq_runner.distributed import barrier, on_first
 from tcvq_runner.failures import STOP_SIGNALS, Interrupted, StopRequest
 
 
@@ -89,11 +90,13 @@ class Keeper(lightning.Callback):
         step = pl_module.batches_seen
         if step == self._seen or step >= self._max_steps:
             return  # gradients are being accumulated, or the stage writes its result now
+        agree = trainer.strategy.reduce_boolean_decision  # every process stops and saves at the same step
         stopping = self._stop.signum is not None
-        if stopping or self._is_due(step):
+        if agree(stopping or (trainer.is_global_zero and self._is_due(step)), all=False):
             self._save(trainer, step)
-        if stopping:
-            raise Interrupted(self._stop.signum or 0, f"at step {step} of {self._stage}, which is saved")
+            if agree(stopping, all=False):
+                signum = self._stop.signum or signal.SIGTERM
+                raise Interrupted(signum, f"at step {step} of {self._stage}, which is saved")
         self._seen = step
 
     def _is_due(self, step: int) -> bool:
@@ -103,15 +106,17 @@ class Keeper(lightning.Callback):
         return by_steps or (config.every_minutes is not None and minutes >= config.every_minutes)
 
     def _save(self, trainer: lightning.Trainer, step: int) -> None:
-        partial = self._store.begin(step)
+        partial = self._store.partial(step)
         try:
+            on_first(lambda: self._store.begin(step))
             trainer.save_checkpoint(partial / STATE)
             write_state(partial / rank_file(trainer.global_rank), _generators())
-            self._store.commit(partial, step, self._score())
+            barrier()
+            on_first(lambda: self._store.commit(partial, step, self._score()))
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        self._curves.write(self._metrics)
+        on_first(lambda: self._curves.write(self._metrics))
         self._saved_step, self._saved_at = step, time.monotonic()
 
     def _score(self) -> float | None:

@@ -70,12 +70,14 @@ class CheckpointStore:
         """
         self.path, self.config, self._recipe = path, config, recipe
 
-    def begin(self, step: int) -> Path:
-        """Return an empty folder to write the files of a checkpoint into."""
-        partial = self.path / f"{_PARTIAL}{step:08d}"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        return partial
+    def partial(self, step: int) -> Path:
+        """Return the folder to write the files of a checkpoint into."""
+        return self.path / f"{_PARTIAL}{step:08d}"
+
+    def begin(self, step: int) -> None:
+        """Make that folder, empty."""
+        shutil.rmtree(self.partial(step), ignore_errors=True)
+        self.partial(step).mkdir(parents=True)
 
     def commit(self, partial: Path, step: int, score: float | None) -> None:
         """Seal the files in the folder, make it the newest checkpoint, and delete what need not be kept."""

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         with stop_signals():
-            cli.main(arguments, prog_name="tcvq", standalone_mode=False)
+            cli.main(arguments, prog_name="tcvq", standalone_mode=False, obj=arguments)
             sys.stdout.flush()
     except BaseException as error:
         if "--debug" in arguments and isinstance(error, Exception):

@@ -13,6 +13,8 @@ from types import FrameType
 
 import click
 
+from tcvq_runner.distributed import ChildrenEnded, lost_a_peer, process_rank
+
 USER_ERROR = 2
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # SIGUSR1: what SLURM is usually told to send
 CLEANUP_SECONDS = 5.0  # removing temporary files and Lightning's teardown take far less
@@ -96,6 +98,8 @@ def report(error: BaseException, arguments: Sequence[str] = ()) -> int:
         error: What ended the command.
         arguments: What the user typed.
     """
+    if isinstance(error, ChildrenEnded) or lost_a_peer(error):
+        return error.status if isinstance(error, ChildrenEnded) else USER_ERROR  # who is the cause says why
     if isinstance(error, SystemExit):  # click's way to say that a pipe broke, and the end of a shell completion
         return 128 + signal.SIGPIPE if error.code else 0
     if isinstance(error, BrokenPipeError):
@@ -106,7 +110,8 @@ def report(error: BaseException, arguments: Sequence[str] = ()) -> int:
         click.echo(error.format_message(), err=True)
         return USER_ERROR
     text = _describe_usage(error, arguments) if isinstance(error, click.ClickException) else describe(error)
-    click.echo("tcvq: " + " ".join(text.split()), err=True)
+    if not (isinstance(error, Interrupted) and process_rank()[0] > 0):  # all processes get the signal; one says so
+        click.echo("tcvq: " + " ".join(text.split()), err=True)
     if isinstance(error, Interrupted):
         return 128 + error.signum
     return USER_ERROR if _is_expected(error) else 1

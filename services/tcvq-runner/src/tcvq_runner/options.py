@@ -9,6 +9,7 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
 _DEVICE = "auto (default) takes a CUDA device if there is one."
+_STRATEGY = "auto (default) and ddp: a copy of the model per process; fsdp: each holds a share (CUDA)."
 _PRECISION = "Of training; auto (default) takes bf16 where the hardware computes in it."
 
 
@@ -31,7 +32,12 @@ settings_argument = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...
 out_option = click.option("--out", type=FOLDER, metavar="FOLDER", help="Where to write; default runs/RECIPE/TIME.")
 compute_options = combined(
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help=_DEVICE),
-    click.option("--precision", type=click.Choice(["auto", "32", "bf16"]), default="auto", help=_PRECISION),
+    click.option("--precision", type=click.Choice(["auto", "32", "bf16", "64"]), default="auto", help=_PRECISION),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: torch's choice."),
     debug_option,
+)
+scale_options = combined(
+    click.option("--devices", type=click.IntRange(min=1), default=1, help="Processes on this machine, one per device."),
+    click.option("--num-nodes", type=click.IntRange(min=1), default=1, help="Machines; torchrun or srun starts them."),
+    click.option("--strategy", type=click.Choice(["auto", "ddp", "fsdp"]), default="auto", help=_STRATEGY),
 )

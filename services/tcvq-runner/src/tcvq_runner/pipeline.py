@@ -1,13 +1,16 @@
 """A whole run: every step in order."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from tcvq_runner.config import Recipe
+from tcvq_runner.distributed import agreed, on_first
 from tcvq_runner.drawing import sample
+from tcvq_runner.encoding import encode
 from tcvq_runner.evaluation import evaluate
 from tcvq_runner.progress import Reporter
 from tcvq_runner.run_dir import RunFolder
-from tcvq_runner.stages import encode, train_stage1, train_stage2
+from tcvq_runner.stages import train_stage1, train_stage2
 from tcvq_runner.wiring import Compute
 
 Step = Callable[[RunFolder, Recipe, Compute, Reporter], None]
@@ -19,6 +22,7 @@ STEPS: Mapping[str, Step] = {
     "sample": sample,
     "eval": evaluate,
 }
+ALONE = ("sample", "eval")  # done by the first process, while the others wait
 
 
 def run(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter) -> None:
@@ -28,9 +32,13 @@ def run(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter)
     not, whatever follows from another result is made again.
     """
     for name, step in STEPS.items():
-        problem = folder.problem(name)
+        problem = agreed(partial(folder.problem, name))
         if problem is None:
             continue
         if problem:
             reporter.note(f"{name}: done again, because {problem}")
-        step(folder, recipe, compute, reporter)
+        work = partial(step, folder, recipe, compute, reporter)
+        if name in ALONE:
+            on_first(work)
+        else:
+            work()

@@ -111,6 +111,21 @@ class LiveReporter:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+class SilentReporter:
+    """Says nothing: for all processes of a run but the first."""
+
+    @contextmanager
+    def task(self, title: str, total: int, unit: str, *, before: int = 0) -> Iterator[Task]:
+        """Open a task that nobody sees."""
+        yield self
+
+    def update(self, done: int, values: Mapping[str, float] | None = None) -> None:
+        """Take note of nothing."""
+
+    def note(self, text: str) -> None:
+        """Write nothing."""
+
+
 class PlainReporter:
     """Lines for logs: one when a task begins, one every ten seconds, one when it ends."""
 

@@ -5,13 +5,21 @@ from typing import Any
 
 import click
 
-from tcvq_runner.options import compute_options, out_option, recipe_argument, run_argument, settings_argument
+from tcvq_runner.options import (
+    compute_options,
+    out_option,
+    recipe_argument,
+    run_argument,
+    scale_options,
+    settings_argument,
+)
 
 
 @click.command()
 @recipe_argument
 @out_option
 @click.option("--fresh", is_flag=True, help="Start anew instead of continuing; what is there is kept aside.")
+@scale_options
 @compute_options
 def run(items: tuple[str, ...], out: Path | None, fresh: bool, **options: Any) -> None:
     """Train both stages, encode, sample, evaluate and report.
@@ -35,6 +43,7 @@ def train() -> None:
 @train.command()
 @recipe_argument
 @out_option
+@scale_options
 @compute_options
 def stage1(items: tuple[str, ...], out: Path | None, **options: Any) -> None:
     """Train the VQ-VAE in a new run folder."""
@@ -48,6 +57,7 @@ def stage1(items: tuple[str, ...], out: Path | None, **options: Any) -> None:
 @train.command()
 @run_argument
 @settings_argument
+@scale_options
 @compute_options
 def stage2(run: Path, settings: tuple[str, ...], **options: Any) -> None:
     """Train the prior on the codes of a run.
@@ -63,11 +73,12 @@ def stage2(run: Path, settings: tuple[str, ...], **options: Any) -> None:
 
 @click.command()
 @run_argument
+@scale_options
 @compute_options
 def encode(run: Path, **options: Any) -> None:
     """Encode both splits with the VQ-VAE of a run."""
-    from tcvq_runner import session, stages
+    from tcvq_runner import encoding, session
 
     with session.old_session(run, **options) as at:
-        stages.encode(at.folder, at.recipe, at.compute, at.reporter)
+        encoding.encode(at.folder, at.recipe, at.compute, at.reporter)
         click.echo(f"wrote {at.folder.codes('train')} and {at.folder.codes('test')}\nnext: tcvq train stage2 {run}")

@@ -1,27 +1,36 @@
 """From what the user typed to an open run: recipe, folder, compute and progress."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+import click
+import torch
+
 from tcvq_runner.config import Recipe
+from tcvq_runner.distributed import ChildrenEnded, join, leave, place_of, process_rank, receive_from_first, send_to_all
 from tcvq_runner.failures import Interrupted
-from tcvq_runner.progress import Reporter, open_reporter
+from tcvq_runner.launching import run_processes
+from tcvq_runner.progress import Reporter, SilentReporter, open_reporter
 from tcvq_runner.recipe import DEFAULT_RECIPE, ConfigError, builtin_recipes, load_recipe
 from tcvq_runner.resuming import move_aside, require_same, unfinished_run
 from tcvq_runner.run_dir import RunFolder, new_run, open_run
 from tcvq_runner.wiring import Compute, check_data, environment, open_compute
 
 
-class ComputeOptions(TypedDict):
-    """What the compute options of a command say."""
+class ComputeOptions(TypedDict, total=False):
+    """What the compute options and the options of scale say."""
 
     device: str
     precision: str
     threads: int | None
+    strategy: str
+    devices: int
+    num_nodes: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,10 +84,8 @@ def new_session(items: Sequence[str], out: Path | None, **options: Unpack[Comput
         ConfigError: The recipe is wrong or does not fit its data.
         RunFolderError: The folder is in use or not empty.
     """
-    recipe, compute, reporter = typed_recipe(items), open_compute(**options), open_reporter(sys.stderr)
-    check_data(recipe, reporter)
-    with new_run(recipe, out, environment(compute)) as folder:
-        yield Session(folder=folder, recipe=recipe, compute=compute, reporter=reporter)
+    with _together(options) as compute, _shared(_begin(items, out, compute)) as session:
+        yield session
 
 
 @contextmanager
@@ -97,15 +104,43 @@ def run_session(
         ConfigError: The recipe is wrong, does not fit its data, or is not the one that the run was started with.
         RunFolderError: The folder is in use, or holds something else.
     """
+    with _together(options) as compute, _shared(_continued(items, out, compute, options, fresh=fresh)) as session:
+        yield session
+
+
+@contextmanager
+def old_session(path: Path, settings: Sequence[str] = (), **options: Unpack[ComputeOptions]) -> Iterator[Session]:
+    """Yield a session in an existing run folder, its recipe changed by settings; the run keeps them if all goes well.
+
+    Raises:
+        ConfigError: A setting is wrong or comes too late.
+        RunFolderError: There is no such run, or another process works in it.
+    """
+    with _together(options) as compute, _shared(_reopened(path, settings, compute)) as session:
+        yield session
+
+
+@contextmanager
+def _begin(items: Sequence[str], out: Path | None, compute: Compute) -> Iterator[Session]:
+    recipe, reporter = typed_recipe(items), open_reporter(sys.stderr)
+    check_data(recipe, reporter)
+    with new_run(recipe, out, environment(compute)) as folder, _told_how_to_go_on(folder):
+        yield Session(folder=folder, recipe=recipe, compute=compute, reporter=reporter)
+
+
+@contextmanager
+def _continued(
+    items: Sequence[str], out: Path | None, compute: Compute, options: ComputeOptions, *, fresh: bool
+) -> Iterator[Session]:
     reporter = open_reporter(sys.stderr)
     recipe, found = _wanted_run(items, out, fresh=fresh)
     if found is None:
         if fresh and out is not None and (out / "config.yaml").is_file():
             reporter.note(f"the run in {out} now lies in {move_aside(out)}")
-        with new_session(items, out, **options) as session, _told_how_to_go_on(session.folder):
+        with _begin(items, out, compute) as session:
             yield session
         return
-    compute = _same_compute(found, **options)
+    compute = _as_before(found, compute, asked=options.get("precision", "auto"))
     with open_run(found.path) as folder, _told_how_to_go_on(folder):
         require_same(folder, recipe)
         folder.sweep()
@@ -118,6 +153,16 @@ def run_session(
             reporter.note(f"{folder.path} is finished; only what is missing or damaged is made again (--fresh: all)")
         folder.keep(recipe)
         yield Session(folder=folder, recipe=recipe, compute=compute, reporter=reporter)
+
+
+@contextmanager
+def _reopened(path: Path, settings: Sequence[str], compute: Compute) -> Iterator[Session]:
+    reporter = open_reporter(sys.stderr)
+    with open_run(path) as folder:
+        recipe = folder.change(tuple(settings))
+        check_data(recipe, reporter)
+        yield Session(folder=folder, recipe=recipe, compute=compute, reporter=reporter)
+        folder.keep(recipe)
 
 
 def _wanted_run(items: Sequence[str], out: Path | None, *, fresh: bool) -> tuple[Recipe, RunFolder | None]:
@@ -136,22 +181,21 @@ def _wanted_run(items: Sequence[str], out: Path | None, *, fresh: bool) -> tuple
     return recipe, unfinished_run(recipe)
 
 
-def _same_compute(folder: RunFolder, **options: Unpack[ComputeOptions]) -> Compute:
+def _as_before(folder: RunFolder, compute: Compute, *, asked: str) -> Compute:
     """Return what to compute with, in the precision in which the run was started.
 
     Raises:
         ConfigError: The user asks for another precision.
     """
-    before = str(folder.environment().get("precision", ""))
-    if options["precision"] == "auto" and before:
-        options["precision"] = before.partition("-")[0]
-    compute = open_compute(**options)
-    if before and compute.precision != before:
-        raise ConfigError(
-            f"{folder.path} was started with other settings (precision {before} -> {compute.precision}); "
-            f"leave --precision out to continue it, or start anew with --fresh"
-        )
-    return compute
+    before = folder.environment().get("precision")
+    if before is None or before == compute.precision:
+        return compute
+    if asked == "auto":
+        return replace(compute, precision=before)
+    raise ConfigError(
+        f"{folder.path} was started with other settings (precision {before} -> {compute.precision}); "
+        f"leave --precision out to continue it, or start anew with --fresh"
+    )
 
 
 @contextmanager
@@ -164,16 +208,42 @@ def _told_how_to_go_on(folder: RunFolder) -> Iterator[None]:
 
 
 @contextmanager
-def old_session(path: Path, settings: Sequence[str] = (), **options: Unpack[ComputeOptions]) -> Iterator[Session]:
-    """Yield a session in an existing run folder, its recipe changed by settings; the run keeps them if all goes well.
+def _together(options: ComputeOptions) -> Iterator[Compute]:
+    """Start the other processes or meet them, and yield what this one computes with.
 
     Raises:
-        ConfigError: A setting is wrong or comes too late.
-        RunFolderError: There is no such run, or another process works in it.
+        ChildrenEnded: Processes were started and have done everything.
     """
-    compute, reporter = open_compute(**options), open_reporter(sys.stderr)
-    with open_run(path) as folder:
-        recipe = folder.change(tuple(settings))
-        check_data(recipe, reporter)
-        yield Session(folder=folder, recipe=recipe, compute=compute, reporter=reporter)
-        folder.keep(recipe)
+    place = place_of(os.environ)
+    n, num_nodes = options.get("devices", 1), options.get("num_nodes", 1)
+    if place is None and n * num_nodes > 1:
+        arguments = click.get_current_context().find_root().obj
+        raise ChildrenEnded(run_processes(n, arguments, num_nodes=num_nodes))
+    if place is not None:
+        join(place)
+    try:
+        compute = {key: value for key, value in options.items() if key not in ("devices", "num_nodes")}
+        yield open_compute(**compute)  # type: ignore[arg-type]  # the keys are those of `ComputeOptions`
+    finally:
+        leave()
+
+
+@contextmanager
+def _shared(opening: AbstractContextManager[Session]) -> Iterator[Session]:
+    """Open a session on the first process, and yield the same one on all; the others keep silent."""
+    if process_rank()[0] > 0:
+        path, recipe, compute = receive_from_first()
+        if compute.device.type == "cuda":
+            compute = replace(compute, device=torch.device("cuda", torch.cuda.current_device()))
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            yield Session(folder=RunFolder(path), recipe=recipe, compute=compute, reporter=SilentReporter())
+        return
+    told = False
+    try:
+        with opening as session:
+            told = True
+            send_to_all((session.folder.path, session.recipe, session.compute))
+            yield session
+    finally:
+        if not told:
+            send_to_all(None)

@@ -1,16 +1,16 @@
 """The training steps of a run: each reads files of the run folder, computes, and writes files there."""
 
-from tcvq_data import ArtifactError, Codes, read_codes, write_codes
+from tcvq_data import ArtifactError, Codes, read_codes
 from tcvq_prior import save_prior
-from tcvq_runner.batching import in_batches
 from tcvq_runner.checkpoints import CheckpointStore
 from tcvq_runner.config import Recipe
+from tcvq_runner.distributed import on_first
 from tcvq_runner.failures import stops_itself
 from tcvq_runner.progress import Reporter
 from tcvq_runner.recipe import ConfigError, recipe_tree
 from tcvq_runner.resuming import start_of
 from tcvq_runner.run_dir import RunFolder
-from tcvq_runner.wiring import Compute, image_data, open_split, stage_seed
+from tcvq_runner.wiring import Compute, image_data, share_of_batch, stage_seed
 from tcvq_vqvae import load_vqvae, save_vqvae
 
 
@@ -47,39 +47,8 @@ def train_stage1(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
             start=start,
             stop=stop,
         )
-        facts["vqvae"] = save_vqvae(folder.vqvae, module.model, meta=_origin(recipe))
-    store.finish()
-
-
-def encode(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter) -> None:
-    """Encode both splits with the trained VQ-VAE and write the folders ``codes_train`` and ``codes_test``.
-
-    Raises:
-        RunFolderError: The VQ-VAE is missing.
-        ArtifactError: It is damaged.
-        OSError: A file cannot be written.
-    """
-    loaded = load_vqvae(folder.need(folder.vqvae))
-    model = loaded.model.to(compute.device)
-    sources = {split: open_split(recipe, split) for split in ("train", "test")}
-    total, done = sum(len(source) for source in sources.values()), 0
-    with folder.step("encode") as facts, reporter.task("encode", total, "image") as task:
-        for split, source in sources.items():
-            indices = in_batches(
-                lambda x: model.encode(x).indices, source, recipe.eval.batch_size, compute, task=task, done=done
-            )
-            codes = Codes(
-                indices=indices,
-                labels=source.labels,
-                n_embed=model.config.n_embed,
-                n_steps=model.config.n_steps,
-                classes=source.classes,
-                vqvae_sha256=loaded.sha256,
-                dataset=recipe.data.name,
-                split=split,
-            )
-            facts[f"codes_{split}"] = write_codes(folder.codes(split), codes).sha256
-            done += len(source)
+        facts["vqvae"] = on_first(lambda: save_vqvae(folder.vqvae, module.model, meta=_origin(recipe)))
+    on_first(store.finish)
 
 
 def train_stage2(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter) -> None:
@@ -106,7 +75,7 @@ def train_stage2(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
             f"recipe says {recipe.prior.grid} of {recipe.prior.n_embed}; restore vqvae.* in its config.yaml"
         )
     seed = stage_seed(recipe.seed, "stage2")
-    data = CodesDataModule(train, test, recipe.stage2.micro_batch_size(), seed=seed)
+    data = CodesDataModule(train, test, share_of_batch(recipe, "stage2"), seed=seed)
     batches = data.train_dataloader()
     store = checkpoints_of(folder, "stage2", recipe)
     start = start_of(store, "stage2", recipe, reporter)
@@ -129,14 +98,16 @@ def train_stage2(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
             start=start,
             stop=stop,
         )
-        facts["prior"] = save_prior(
-            folder.prior,
-            module.trained,
-            codes_sha256=train.sha256,
-            vqvae_sha256=vqvae.sha256,
-            meta=_origin(recipe) | {"classes": list(train.classes)},
+        facts["prior"] = on_first(
+            lambda: save_prior(
+                folder.prior,
+                module.trained,
+                codes_sha256=train.sha256,
+                vqvae_sha256=vqvae.sha256,
+                meta=_origin(recipe) | {"classes": list(train.classes)},
+            )
         )
-    store.finish()
+    on_first(store.finish)
 
 
 def checkpoints_of(folder: RunFolder, stage: str, recipe: Recipe) -> CheckpointStore:

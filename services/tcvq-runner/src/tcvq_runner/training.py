@@ -1,6 +1,7 @@
 """Fitting a Lightning module: the trainer's settings, its silence, and the watching of its numbers."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,10 +10,13 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 
 from tcvq_runner.checkpointing import Keeper, SafeCheckpointIO
 from tcvq_runner.checkpoints import Checkpoint, CheckpointStore
 from tcvq_runner.curves import Curves
+from tcvq_runner.distributed import on_first, process_rank
 from tcvq_runner.failures import StopRequest
 from tcvq_runner.progress import Reporter, Task
 from tcvq_runner.wiring import Compute
@@ -110,15 +114,19 @@ def fit(
             weights_only=True,
         )
     module.cpu()
-    curves.write(metrics)
+    on_first(lambda: curves.write(metrics))
     return keeper.seconds_before
 
 
 def _trainer(compute: Compute, n_batches: int, callbacks: list[lightning.Callback]) -> lightning.Trainer:
     """Return a trainer without files, bars and limits of its own."""
+    n_processes = process_rank()[1]
+    n_devices = int(os.environ["LOCAL_WORLD_SIZE"]) if n_processes > 1 else 1
     trainer = lightning.Trainer(
         accelerator="gpu" if compute.device.type == "cuda" else "cpu",
-        devices=1,
+        devices=n_devices,
+        num_nodes=n_processes // n_devices,
+        strategy=_strategy(compute) if n_processes > 1 else "auto",
         precision=compute.precision,
         max_steps=-1,
         max_epochs=-1,
@@ -133,11 +141,18 @@ def _trainer(compute: Compute, n_batches: int, callbacks: list[lightning.Callbac
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=callbacks,
-        plugins=[SafeCheckpointIO()],
+        plugins=[SafeCheckpointIO(), *([TorchElasticEnvironment()] if n_processes > 1 else [])],
     )
     # Deterministic mode would also fill every new tensor with NaN, to expose reads of uninitialised memory: slow.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set on the module
     return trainer
+
+
+def _strategy(compute: Compute) -> Strategy:
+    """Return how several processes train one model."""
+    if compute.strategy == "fsdp":
+        return FSDPStrategy(state_dict_type="full")
+    return DDPStrategy(find_unused_parameters=True)  # the discriminator rests at first
 
 
 @contextmanager

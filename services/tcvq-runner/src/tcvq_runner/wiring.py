@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -17,13 +18,14 @@ import torch
 from tcvq_data import ArtifactError, DataOptions, EventOptions, ImageSource, is_event_dataset, open_dataset
 from tcvq_eval import FashionFeatures
 from tcvq_runner.config import Recipe
+from tcvq_runner.distributed import place_of, process_rank
 from tcvq_runner.progress import Reporter, announced
 from tcvq_runner.recipe import ConfigError
 
 if TYPE_CHECKING:
     from tcvq_data import ImageDataModule
 
-Precision = Literal["32-true", "bf16-mixed"]
+Precision = Literal["32-true", "bf16-mixed", "64-true"]
 DISTRIBUTIONS = ("tcvq-neurons", "tcvq-codebook", "tcvq-data", "tcvq-vqvae", "tcvq-prior", "tcvq-eval", "tcvq-runner")
 
 
@@ -36,20 +38,25 @@ class Compute:
         precision: Of training, in Lightning's terms; encoding, sampling and evaluation always use float32, so that
             the same files always give the same codes and images.
         threads: CPU threads per operation.
+        strategy: How several processes train one model: ``ddp`` or ``fsdp``.
     """
 
     device: torch.device
     precision: Precision
     threads: int
+    strategy: Literal["ddp", "fsdp"] = "ddp"
 
 
-def open_compute(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Compute:
+def open_compute(
+    device: str = "auto", precision: str = "auto", threads: int | None = None, strategy: str = "auto"
+) -> Compute:
     """Choose device, precision and number of threads, and set the latter for the process.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
-        precision: ``auto``, ``32`` or ``bf16``; auto takes bf16 where the hardware computes in it.
-        threads: At least 1; None keeps torch's choice.
+        precision: ``auto``, ``32``, ``bf16`` or ``64``; auto takes bf16 where the hardware computes in it.
+        threads: At least 1; None keeps torch's choice, and shares the CPUs among the processes on this machine.
+        strategy: ``auto``, ``ddp`` or ``fsdp``.
 
     Raises:
         ConfigError: There is no such device here.
@@ -58,9 +65,21 @@ def open_compute(device: str = "auto", precision: str = "auto", threads: int | N
         raise ConfigError("--device cuda: torch sees no CUDA device here; use --device cpu, or ask `tcvq doctor`")
     chosen = torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
     bf16 = precision == "bf16" or (precision == "auto" and has_bf16(chosen))
+    place = place_of(os.environ)
+    if place is not None and threads is None:
+        threads = max(1, torch.get_num_threads() // place.local_size)
+    if place is not None and chosen.type == "cuda":
+        chosen = torch.device("cuda", place.local_rank)
     if threads is not None:
         torch.set_num_threads(threads)
-    return Compute(device=chosen, precision="bf16-mixed" if bf16 else "32-true", threads=torch.get_num_threads())
+    if strategy == "fsdp" and chosen.type != "cuda":
+        raise ConfigError("--strategy fsdp needs CUDA devices; use --strategy ddp")
+    return Compute(
+        device=chosen,
+        precision="64-true" if precision == "64" else "bf16-mixed" if bf16 else "32-true",
+        threads=torch.get_num_threads(),
+        strategy="fsdp" if strategy == "fsdp" else "ddp",
+    )
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -113,10 +132,28 @@ def check_data(recipe: Recipe, reporter: Reporter | None = None) -> None:
             f"prior.n_classes is {recipe.prior.n_classes} but data.name={recipe.data.name} has "
             f"{len(source.classes)} classes; use {len(source.classes)}, or 0 for a prior without classes"
         )
+    share_of_batch(recipe, "stage1")
+    share_of_batch(recipe, "stage2")
     n_images = len(source)
     for section, batch_size in (("stage1", recipe.stage1.batch_size), ("stage2", recipe.stage2.batch_size)):
         if batch_size > n_images:
             raise ConfigError(f"{section}.batch_size is {batch_size} but there are {n_images} images (data.limit)")
+
+
+def share_of_batch(recipe: Recipe, stage: Literal["stage1", "stage2"]) -> int:
+    """Return how many samples one process takes at a time, so that all together take the recipe's batch.
+
+    Raises:
+        ConfigError: The batch does not divide over so many processes and accumulated batches.
+    """
+    config, n_processes = getattr(recipe, stage), process_rank()[1]
+    parts = n_processes * config.accumulate
+    if config.batch_size % parts:
+        raise ConfigError(
+            f"{stage}.batch_size is {config.batch_size}, which cannot be shared by {n_processes} processes x "
+            f"{stage}.accumulate={config.accumulate}; use a multiple of {parts}"
+        )
+    return int(config.batch_size // parts)
 
 
 def image_data(recipe: Recipe) -> "ImageDataModule":
@@ -131,7 +168,7 @@ def image_data(recipe: Recipe) -> "ImageDataModule":
     data = recipe.data
     return ImageDataModule(
         data.name,
-        recipe.stage1.batch_size,
+        share_of_batch(recipe, "stage1"),
         seed=stage_seed(recipe.seed, "stage1"),
         options=data_options(recipe),
         hflip=data.hflip,
@@ -197,6 +234,7 @@ def environment(compute: Compute) -> dict[str, Any]:
         "device": str(compute.device),
         "precision": compute.precision,
         "threads": compute.threads,
+        "processes": process_rank()[1],
         "git": _git("rev-parse", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
     }
