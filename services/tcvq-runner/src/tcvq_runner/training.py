@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.fabric.plugins.environments import TorchElasticEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 
 from tcvq_runner.checkpointing import Keeper, SafeCheckpointIO
