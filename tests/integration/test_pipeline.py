@@ -54,7 +54,13 @@ def test_the_same_recipe_and_seed_in_another_process_give_the_same_files(finishe
         f"next:    tcvq sample {tmp_path / 'again'} -n 64 --seed 1",
     ]
     titles = [line.partition(":")[0] for line in done.stderr.splitlines()]
-    assert list(dict.fromkeys(titles)) == ["stage1", "encode", "stage2", "sample", "eval"]  # progress, and not a word of the libraries'
+    assert list(dict.fromkeys(titles)) == [
+        "stage1",
+        "encode",
+        "stage2",
+        "sample",
+        "eval",
+    ]  # progress, and not a word of the libraries'
 
 
 def test_each_step_alone_gives_what_the_whole_run_gives(finished, tmp_path, tcvq):

@@ -22,12 +22,17 @@ from tcvq_runner.run_dir import RunFolder, new_run, open_run
 from tcvq_runner.wiring import Compute, check_data, environment, open_compute
 
 
-class ComputeOptions(TypedDict, total=False):
-    """What the compute options and the options of scale say."""
+class ComputeOptions(TypedDict):
+    """What the compute options of a command say."""
 
     device: str
     precision: str
     threads: int | None
+
+
+class ScaleOptions(ComputeOptions, total=False):
+    """What they and the options of scale say, where a command has these."""
+
     strategy: str
     devices: int
     num_nodes: int
@@ -77,7 +82,7 @@ def recipe_of(source: str) -> Recipe:
 
 
 @contextmanager
-def new_session(items: Sequence[str], out: Path | None, **options: Unpack[ComputeOptions]) -> Iterator[Session]:
+def new_session(items: Sequence[str], out: Path | None, **options: Unpack[ScaleOptions]) -> Iterator[Session]:
     """Yield a session in a new run folder; the recipe is checked against its data before the folder is made.
 
     Raises:
@@ -90,7 +95,7 @@ def new_session(items: Sequence[str], out: Path | None, **options: Unpack[Comput
 
 @contextmanager
 def run_session(
-    items: Sequence[str], out: Path | None, *, fresh: bool = False, **options: Unpack[ComputeOptions]
+    items: Sequence[str], out: Path | None, *, fresh: bool = False, **options: Unpack[ScaleOptions]
 ) -> Iterator[Session]:
     """Yield a session that continues an interrupted run where there is one, and begins a new run elsewhere.
 
@@ -109,7 +114,7 @@ def run_session(
 
 
 @contextmanager
-def old_session(path: Path, settings: Sequence[str] = (), **options: Unpack[ComputeOptions]) -> Iterator[Session]:
+def old_session(path: Path, settings: Sequence[str] = (), **options: Unpack[ScaleOptions]) -> Iterator[Session]:
     """Yield a session in an existing run folder, its recipe changed by settings; the run keeps them if all goes well.
 
     Raises:
@@ -130,7 +135,7 @@ def _begin(items: Sequence[str], out: Path | None, compute: Compute) -> Iterator
 
 @contextmanager
 def _continued(
-    items: Sequence[str], out: Path | None, compute: Compute, options: ComputeOptions, *, fresh: bool
+    items: Sequence[str], out: Path | None, compute: Compute, options: ScaleOptions, *, fresh: bool
 ) -> Iterator[Session]:
     reporter = open_reporter(sys.stderr)
     recipe, found = _wanted_run(items, out, fresh=fresh)
@@ -208,7 +213,7 @@ def _told_how_to_go_on(folder: RunFolder) -> Iterator[None]:
 
 
 @contextmanager
-def _together(options: ComputeOptions) -> Iterator[Compute]:
+def _together(options: ScaleOptions) -> Iterator[Compute]:
     """Start the other processes or meet them, and yield what this one computes with.
 
     Raises:
@@ -223,7 +228,7 @@ def _together(options: ComputeOptions) -> Iterator[Compute]:
         join(place)
     try:
         compute = {key: value for key, value in options.items() if key not in ("devices", "num_nodes")}
-        yield open_compute(**compute)  # type: ignore[arg-type]  # the keys are those of `ComputeOptions`
+        yield open_compute(**compute)  # type: ignore[arg-type]  # the keys are those of `ScaleOptions`
     finally:
         leave()
 
