@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from .interface import FeatureExtractor
 
 
-def _check_stays_in_eval(extractor: nn.Module, images: Float[Tensor, "N C H W"]) -> None:
+def _check_stays_in_eval(extractor: nn.Module, images: Float[Tensor, "N *shape"]) -> None:
     """Assert that a parent's ``train()`` neither changes the features nor lets the extractor's state move."""
     before = {name: value.clone() for name, value in extractor.state_dict().items()}
     expected = extractor(images)
@@ -17,7 +17,7 @@ def _check_stays_in_eval(extractor: nn.Module, images: Float[Tensor, "N C H W"])
         assert torch.equal(value, before[name]), f"computing features changed {name}; override train() to stay in eval"
 
 
-def check_feature_extractor(extractor: FeatureExtractor, images: Float[Tensor, "N C H W"]) -> None:
+def check_feature_extractor(extractor: FeatureExtractor, images: Float[Tensor, "N *shape"]) -> None:
     """Assert that an extractor keeps the contract of ``FeatureExtractor``.
 
     It has a name and a width, returns one finite float32 vector per image without gradient, gives the same answer
@@ -25,7 +25,7 @@ def check_feature_extractor(extractor: FeatureExtractor, images: Float[Tensor, "
 
     Args:
         extractor: What to check.
-        images: At least three different images in [-1, 1], of a shape that it accepts.
+        images: At least three different images, or clips, in [-1, 1], of a shape that it accepts.
 
     Raises:
         AssertionError: A promise is broken; the message says which.
