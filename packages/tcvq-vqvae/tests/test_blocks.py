@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tcvq_vqvae.blocks import Downsample, ResBlock, SpikeAttention, Upsample, group_norm
+from tcvq_vqvae.blocks import Downsample, ResBlock, SpikeAttention, Upsample, group_norm, sinusoids
 
 
 def test_narrow_and_odd_widths_get_the_largest_power_of_two_of_groups():
@@ -31,11 +31,40 @@ def test_neurons_remember_earlier_steps():
 def test_time_embedding_exists_only_when_asked_for():
     names = dict(ResBlock(8, 8).named_parameters())
     assert not any("step" in name for name in names)
-    block = ResBlock(8, 8, n_steps=3, time_embedding=True)
+    block = ResBlock(8, 8, n_steps=3, time_embedding="learned")
     x = torch.randn(1, 2, 8, 4, 4).expand(3, 2, 8, 4, 4)
     block(x).sum().backward()
     assert block.step_emb.shape == (3, 8)
     assert block.step_proj.weight.grad.abs().sum() > 0
+
+
+def test_sinusoidal_time_embedding_is_fixed_and_saved_with_no_one():
+    steps = sinusoids(3, 5)
+    assert steps[0].tolist() == [0, 1, 0, 1, 0]
+    torch.testing.assert_close(steps[2, :2], torch.tensor([0.90929743, -0.41614684]))  # sin 2, cos 2
+    block = ResBlock(8, 8, n_steps=3, time_embedding="sinusoidal")
+    assert torch.equal(block.step_emb, sinusoids(3, 8))
+    assert "step_emb" not in block.state_dict()
+    block.double()(torch.randn(3, 1, 8, 4, 4).double())
+
+
+def test_time_embedding_is_added_after_the_first_convolution():
+    block = ResBlock(8, 8, n_steps=2, time_embedding="learned").double()
+    plain = ResBlock(8, 8).double()
+    plain.load_state_dict({k: v for k, v in block.state_dict().items() if "step_" not in k})
+    x, shift = torch.randn(2, 1, 8, 4, 4).double(), block.step_proj(block.step_gate(block.step_emb))
+    plain.conv1.register_forward_hook(lambda conv, args, y: y + shift[:, :, None, None])
+    torch.testing.assert_close(block(x), plain(x), rtol=1e-12, atol=1e-12)
+
+
+def test_normalised_attention_does_not_grow_with_the_map():
+    plain, counted = SpikeAttention(8).double(), SpikeAttention(8, normalise="count").double()
+    counted.load_state_dict(plain.state_dict())
+    for attention in (plain, counted):
+        torch.nn.init.zeros_(attention.proj.bias)
+    counted.load_state_dict(plain.state_dict())
+    x = 2 * torch.randn(2, 1, 8, 3, 3).double()
+    torch.testing.assert_close((plain(x) - x) / 9, counted(x) - x, rtol=1e-12, atol=1e-12)
 
 
 def test_downsampling_pads_at_the_bottom_right_only():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tcvq_vqvae import SpikingVQVAE
+from tcvq_vqvae import PatchDiscriminator, SpikingVQVAE, VQVAEConfig
 from tcvq_vqvae import model as model_module
 from tcvq_vqvae.testing import check_tokenizer
 
@@ -28,6 +28,8 @@ def trained(config, x):
         {"upsample": "nearest", "shortcut": "3x3", "out_nonlinearity": "spike"},
         {"space_to_depth": 2, "attn_resolutions": (2,)},
         {"time_embedding": True, "decoding": "last", "channel_mult": (1, 1, 2)},
+        {"time_embedding": True, "time_embedding_form": "sinusoidal", "decoding": "sum_sigmoid"},
+        {"attn_normalise": "count", "decoding": "mean_sigmoid", "dropout": 0.1, "width": 12},
     ],
 )
 def test_every_architecture_keeps_the_promises_of_a_tokenizer(make_config, images, options):
@@ -100,6 +102,34 @@ def test_image_of_another_size_is_refused_with_both_sizes(make_config):
         model(torch.zeros(2, 1, 12, 12))
     with pytest.raises(ValueError, match=r"images are \(3, 8, 8\)"):
         model(torch.zeros(2, 3, 8, 8))
+
+
+def test_pixels_that_are_not_floating_point_are_refused_with_what_to_do(make_config):
+    with pytest.raises(TypeError, match=r"images are torch\.uint8.*x / 127\.5 - 1"):
+        model_module.check_images(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), make_config())
+
+
+def test_grid_of_another_size_is_refused_with_both_sizes(make_config):
+    model = SpikingVQVAE(make_config(codebook_init="uniform"))
+    with pytest.raises(ValueError, match=r"latents are \(2, 1, 4, 2, 2\).*\(4, 4, 4\)"):
+        model.decode_indices(torch.zeros(1, 2, 2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("part", "millions"),
+    [("encoder", 29.30), ("decoder", 42.45), ("codebook", 1.05), ("quant_conv", 0.066), ("post_quant_conv", 0.066)],
+)
+def test_paper_sized_networks_have_the_parameters_of_the_released_code(part, millions):
+    config = VQVAEConfig(image_size=64, in_channels=3, attn_resolutions=(4,), upsample="nearest")
+    with torch.device("meta"):
+        model = SpikingVQVAE(config)
+    count = sum(p.numel() for p in getattr(model, part).parameters())
+    assert count / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+def test_paper_sized_discriminator_has_the_parameters_of_the_released_code():
+    with torch.device("meta"):
+        assert sum(p.numel() for p in PatchDiscriminator(3).parameters()) / 1e6 == pytest.approx(2.77, abs=0.005)
 
 
 def test_time_embedding_adds_parameters_only_when_asked_for(make_config):

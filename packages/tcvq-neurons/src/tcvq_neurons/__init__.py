@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from tcvq_neurons.backends import BackendName, BackendStatus, backends, set_default_backend
+from tcvq_neurons.backends import BackendName, BackendStatus, backends, fuses_norm, set_default_backend
 from tcvq_neurons.backends.fused import LAUNCHES
 from tcvq_neurons.coding import DecoderMode, EncoderMode, LatencyLaw, SpikeDecoder, SpikeEncoder, latency, poisson
 from tcvq_neurons.config import LIFConfig
@@ -11,6 +11,7 @@ from tcvq_neurons.interface import INTERFACE_VERSION, CompiledSurrogate, Neuron,
 from tcvq_neurons.lif import IF, LIF, IFGate, LIFGate, lif, lif_gate
 from tcvq_neurons.monitor import NeuronActivity, Record, SynapseActivity, monitor
 from tcvq_neurons.nir_graph import from_nir, to_nir
+from tcvq_neurons.norm import norm_lif
 from tcvq_neurons.reference import drop_neuron_constants
 from tcvq_neurons.sequential import SpikingSequential
 from tcvq_neurons.state import CarriedState, carry_state
@@ -64,11 +65,13 @@ __all__ = [
     "convert",
     "drop_neuron_constants",
     "from_nir",
+    "fuses_norm",
     "latency",
     "lif",
     "lif_gate",
     "merge_time",
     "monitor",
+    "norm_lif",
     "poisson",
     "register_surrogate",
     "set_default_backend",

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tcvq_neurons import LIF, LIFGate, merge_time
+from tcvq_neurons import LIF, LIFGate, merge_time, norm_lif
 from tcvq_vqvae.config import VQVAEConfig
 
 
@@ -22,18 +22,25 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
 
 
+def sinusoids(n_steps: int, channels: int) -> Float[Tensor, "T C"]:
+    """Return sin(t ω_i) in the even and cos(t ω_i) in the odd channels, ω_i = 10000^(-2i/C) (Vaswani et al. 2017)."""
+    frequency = 10000.0 ** (-torch.arange(0, channels, 2) / channels)
+    angle = torch.arange(n_steps)[:, None] * frequency
+    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)[:, :channels]
+
+
 class ResBlock(nn.Module):
     """Residual block of the paper's table "ResnetBlockSnn".
 
     h = conv2(dropout(G(norm2(conv1(G(norm1(x))) + e_t)))),  y = shortcut(x) + h,  with the gate G(x) = x · LIF(x)
-    and e_t = W G(emb_t) the optional embedding of the SNN step.
+    and e_t = W G(emb_t) the optional embedding of the SNN step: the row "LIF-Nonlinearity => Time Embedding Addition".
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         n_steps: SNN steps T; needed for the time embedding only.
         shortcut: ``1x1`` or ``3x3`` convolution where the widths differ; the identity where they agree.
-        time_embedding: Learn an embedding of the step.
+        time_embedding: ``learned`` or ``sinusoidal`` embedding of the step; None adds nothing, as the released code.
         dropout: Probability of dropping a unit before the second convolution.
     """
 
@@ -44,14 +51,19 @@ class ResBlock(nn.Module):
         *,
         n_steps: int = 1,
         shortcut: str = "1x1",
-        time_embedding: bool = False,
+        time_embedding: str | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm1 = group_norm(in_channels)
         self.gate1 = LIFGate()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.step_emb = nn.Parameter(torch.randn(n_steps, out_channels)) if time_embedding else None
+        self.step_emb: Tensor | None = None
+        if time_embedding == "learned":
+            self.step_emb = nn.Parameter(torch.randn(n_steps, out_channels))
+        elif time_embedding == "sinusoidal":
+            del self.step_emb
+            self.register_buffer("step_emb", sinusoids(n_steps, out_channels), persistent=False)
         self.step_gate = LIFGate() if time_embedding else None
         self.step_proj = nn.Linear(out_channels, out_channels) if time_embedding else None
         self.norm2 = group_norm(out_channels)
@@ -65,11 +77,20 @@ class ResBlock(nn.Module):
 
     def forward(self, x_seq: Float[Tensor, "T B C_in H W"]) -> Float[Tensor, "T B C_out H W"]:
         """Map a sequence of feature maps."""
-        h = merge_time(self.conv1, self.gate1(merge_time(self.norm1, x_seq)))
+        h = merge_time(self.conv1, norm_lif(self.norm1, self.gate1, x_seq))
         if self.step_emb is not None and self.step_gate is not None and self.step_proj is not None:
             h = h + self.step_proj(self.step_gate(self.step_emb))[:, None, :, None, None]
-        h = self.dropout(self.gate2(merge_time(self.norm2, h)))
-        return merge_time(self.shortcut, x_seq) + merge_time(self.conv2, h)
+        h = self.dropout(norm_lif(self.norm2, self.gate2, h))
+        return _add(merge_time(self.shortcut, x_seq), self.conv2, h)
+
+
+def _add(
+    x_seq: Float[Tensor, "T B C H W"], conv: nn.Conv2d, h_seq: Float[Tensor, "T B C2 H W"]
+) -> Float[Tensor, "T B C H W"]:
+    """Return x + conv(h), written into the memory of the convolution's result where every step has its own."""
+    if x_seq.stride(0) == 0 or h_seq.stride(0) == 0:
+        return x_seq + merge_time(conv, h_seq)
+    return merge_time(lambda h: conv(h).add_(x_seq.flatten(0, 1)), h_seq)
 
 
 def res_blocks(config: VQVAEConfig) -> Callable[[int, int], ResBlock]:
@@ -78,7 +99,7 @@ def res_blocks(config: VQVAEConfig) -> Callable[[int, int], ResBlock]:
         ResBlock,
         n_steps=config.n_steps,
         shortcut=config.shortcut,
-        time_embedding=config.time_embedding,
+        time_embedding=config.time_embedding_form if config.time_embedding else None,
         dropout=config.dropout,
     )
 
@@ -87,14 +108,17 @@ class SpikeAttention(nn.Module):
     """Self-attention over all sites of a map, with spiking queries and keys (the paper's "AttnBlockSnn").
 
     y_i = C^(-1/2) Σ_j (q_i · k_j) v_j,  out = x + W_o y,  q, k = LIF(W x̂) in {0, 1}, v = W_v x̂ analog, x̂ = norm(x).
-    There is neither softmax nor count: y grows with H·W, so weights do not transfer between resolutions.
+    There is neither softmax nor count: y grows with H·W, so weights do not transfer between resolutions, unless
+    ``normalise`` is ``count``, which divides y by H·W.
 
     Args:
         channels: Channels of input and output.
+        normalise: ``none`` or ``count``.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, normalise: str = "none") -> None:
         super().__init__()
+        self.normalise = normalise
         self.norm = group_norm(channels)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
@@ -111,8 +135,17 @@ class SpikeAttention(nn.Module):
         v = merge_time(self.v, h).flatten(3).transpose(2, 3)
         sites, channels = q.shape[2:]
         y = (q @ k.transpose(2, 3)) @ v if sites < channels else q @ (k.transpose(2, 3) @ v)
-        y = (y * channels**-0.5).transpose(2, 3).unflatten(3, x_seq.shape[3:])
+        y = (
+            (y * (channels**-0.5 / (sites if self.normalise == "count" else 1)))
+            .transpose(2, 3)
+            .unflatten(3, x_seq.shape[3:])
+        )
         return x_seq + merge_time(self.proj, y)
+
+
+def attentions(config: VQVAEConfig) -> Callable[[int], SpikeAttention]:
+    """Return the function (channels) -> attention of a network."""
+    return partial(SpikeAttention, normalise=config.attn_normalise)
 
 
 class Downsample(nn.Module):
@@ -154,10 +187,12 @@ class Upsample(nn.Module):
 class Middle(nn.Module):
     """Residual block, attention, residual block: the lowest resolution of encoder and decoder."""
 
-    def __init__(self, channels: int, block: Callable[[int, int], ResBlock]) -> None:
+    def __init__(
+        self, channels: int, block: Callable[[int, int], ResBlock], attend: Callable[[int], SpikeAttention]
+    ) -> None:
         super().__init__()
         self.block1 = block(channels, channels)
-        self.attn = SpikeAttention(channels)
+        self.attn = attend(channels)
         self.block2 = block(channels, channels)
 
     def forward(self, x_seq: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C H W"]:
@@ -169,11 +204,15 @@ class Level(nn.Module):
     """The residual blocks of one resolution, each followed by attention where it is asked for, then a resampling."""
 
     def __init__(
-        self, channels: list[int], block: Callable[[int, int], ResBlock], *, attention: bool, resample: nn.Module
+        self,
+        channels: list[int],
+        block: Callable[[int, int], ResBlock],
+        attend: Callable[[int], SpikeAttention] | None,
+        resample: nn.Module,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList([block(a, b) for a, b in pairwise(channels)])
-        self.attns = nn.ModuleList([SpikeAttention(b) if attention else nn.Identity() for b in channels[1:]])
+        self.attns = nn.ModuleList([nn.Identity() if attend is None else attend(b) for b in channels[1:]])
         self.resample = resample
 
     def forward(self, x_seq: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C2 H2 W2"]:

@@ -29,7 +29,11 @@ class VQVAEConfig:
         upsample: ``transpose`` as the paper's tables, ``nearest`` as the released checkpoints.
         shortcut: Kernel of the convolution that matches channels around a residual block.
         out_nonlinearity: ``gate`` x·LIF(x) before the last convolution, or ``spike`` as the tables say literally.
-        time_embedding: Add a learned embedding of the step inside residual blocks.
+        time_embedding: Add an embedding of the SNN step inside residual blocks, as the paper's table; the released code
+            has none.
+        time_embedding_form: ``learned`` vectors, or the fixed ``sinusoidal`` ones of Vaswani et al. 2017.
+        attn_normalise: ``count`` divides attention by the number of sites, so that weights transfer between
+            resolutions; ``none`` is the paper's.
         dropout: Dropout inside residual blocks.
         encoding: ``direct`` repeats a still image, ``event`` takes ``(T, B, C, H, W)`` frames.
         decoding: How the T output frames become the result.
@@ -54,6 +58,8 @@ class VQVAEConfig:
     shortcut: Literal["1x1", "3x3"] = "1x1"
     out_nonlinearity: Literal["gate", "spike"] = "gate"
     time_embedding: bool = False
+    time_embedding_form: Literal["learned", "sinusoidal"] = "learned"
+    attn_normalise: Literal["none", "count"] = "none"
     dropout: float = 0.0
     encoding: Literal["direct", "event"] = "direct"
     decoding: Literal["mean", "sum_sigmoid", "mean_sigmoid", "last", "event"] = "mean"

@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tcvq_neurons import LIF, LIFGate, merge_time
-from tcvq_vqvae.blocks import Level, Middle, Upsample, group_norm, res_blocks
+from tcvq_neurons import LIF, LIFGate, merge_time, norm_lif
+from tcvq_vqvae.blocks import Level, Middle, Upsample, attentions, group_norm, res_blocks
 from tcvq_vqvae.config import VQVAEConfig
 
 
@@ -17,19 +17,19 @@ class Decoder(nn.Module):
 
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
-        block = res_blocks(config)
+        block, attend = res_blocks(config), attentions(config)
         widths = [config.width * m for m in (*config.channel_mult, config.channel_mult[-1])]
         side = config.image_size // config.space_to_depth
         self.conv_in = nn.Conv2d(config.z_channels, widths[-1], 3, padding=1)
-        self.mid = Middle(widths[-1], block)
+        self.mid = Middle(widths[-1], block, attend)
         self.levels = nn.ModuleList()
         for i in reversed(range(len(config.channel_mult))):
             self.levels.append(
                 Level(
                     [widths[i + 1]] + [widths[i]] * (config.n_res_blocks + 1),
                     block,
-                    attention=side // 2**i in config.attn_resolutions,
-                    resample=Upsample(widths[i], config.upsample) if i else nn.Identity(),
+                    attend if side // 2**i in config.attn_resolutions else None,
+                    Upsample(widths[i], config.upsample) if i else nn.Identity(),
                 )
             )
         self.norm_out = group_norm(widths[0])
@@ -42,5 +42,5 @@ class Decoder(nn.Module):
         h = self.mid(merge_time(self.conv_in, z_seq))
         for level in self.levels:
             h = level(h)
-        h = self.neuron_out(merge_time(self.norm_out, h))
+        h = norm_lif(self.norm_out, self.neuron_out, h)
         return merge_time(lambda x: self.unfold(self.conv_out(x)), h)

@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tcvq_neurons import LIF, LIFGate, merge_time
-from tcvq_vqvae.blocks import Downsample, Level, Middle, group_norm, res_blocks
+from tcvq_neurons import LIF, LIFGate, merge_time, norm_lif
+from tcvq_vqvae.blocks import Downsample, Level, Middle, attentions, group_norm, res_blocks
 from tcvq_vqvae.config import VQVAEConfig
 
 
@@ -17,7 +17,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
-        block = res_blocks(config)
+        block, attend = res_blocks(config), attentions(config)
         widths = [config.width * m for m in (1, *config.channel_mult)]
         side = config.image_size // config.space_to_depth
         self.fold = nn.PixelUnshuffle(config.space_to_depth)
@@ -29,11 +29,11 @@ class Encoder(nn.Module):
                 Level(
                     [widths[i]] + [width] * config.n_res_blocks,
                     block,
-                    attention=side // 2**i in config.attn_resolutions,
-                    resample=nn.Identity() if last else Downsample(width),
+                    attend if side // 2**i in config.attn_resolutions else None,
+                    nn.Identity() if last else Downsample(width),
                 )
             )
-        self.mid = Middle(widths[-1], block)
+        self.mid = Middle(widths[-1], block, attend)
         self.norm_out = group_norm(widths[-1])
         self.neuron_out = LIFGate() if config.out_nonlinearity == "gate" else LIF()
         self.conv_out = nn.Conv2d(widths[-1], config.z_channels, 3, padding=1)
@@ -43,5 +43,5 @@ class Encoder(nn.Module):
         h = merge_time(lambda x: self.conv_in(self.fold(x)), x_seq)
         for level in self.levels:
             h = level(h)
-        h = self.neuron_out(merge_time(self.norm_out, self.mid(h)))
+        h = norm_lif(self.norm_out, self.neuron_out, self.mid(h))
         return merge_time(self.conv_out, h)

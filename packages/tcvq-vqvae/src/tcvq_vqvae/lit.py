@@ -16,6 +16,7 @@ from tcvq_vqvae.config import VQVAEConfig
 from tcvq_vqvae.discriminator import PatchDiscriminator
 from tcvq_vqvae.losses import adaptive_weight, generator_loss, hinge_discriminator_loss
 from tcvq_vqvae.model import SpikingVQVAE
+from tcvq_vqvae.optim import FusedAdam, lay_out
 from tcvq_vqvae.train_config import LossConfig, Stage1Config, start_batch
 
 _INIT_BATCHES = 8  # batches whose latents seed the codebook: enough sites for k-means, little memory
@@ -45,6 +46,7 @@ class LitVQVAE(lightning.LightningModule):
             )
         self.automatic_optimization = False
         self.model = SpikingVQVAE(config)
+        lay_out(self.model)
         self.loss = loss
         self.train_config = train
         self.discriminator = (
@@ -57,7 +59,7 @@ class LitVQVAE(lightning.LightningModule):
         """Two Adams, one for the autoencoder and one for the discriminator, each scheduled by its own steps."""
         modules = [self.model] if self.discriminator is None else [self.model, self.discriminator]
         train = self.train_config
-        optimizers = [torch.optim.Adam(m.parameters(), lr=train.lr, betas=train.betas) for m in modules]
+        optimizers = [FusedAdam(m.parameters(), lr=train.lr, betas=train.betas) for m in modules]
 
         def factor(step: int) -> float:  # a plain function: LambdaLR would put a method's attributes into checkpoints
             return self._learning_rate_factor(step)

@@ -12,6 +12,20 @@ from tcvq_vqvae.interface import VQVAEOutput
 from tcvq_vqvae.stepwise import StepwiseCodebook
 
 
+def check_images(x: Tensor, config: VQVAEConfig) -> None:
+    """Refuse what is no batch of a network's images; the number of axes and of steps is checked where time is added.
+
+    Raises:
+        ValueError: If size or number of channels differ.
+        TypeError: If the pixels are not floating point.
+    """
+    expected = (config.in_channels, config.image_size, config.image_size)
+    if not x.is_floating_point():
+        raise TypeError(f"images are {x.dtype}; this VQ-VAE takes floating point pixels in [-1, 1]: x / 127.5 - 1")
+    if x.shape[-3:] != expected:
+        raise ValueError(f"images are {tuple(x.shape[-3:])} (channels, height, width); this VQ-VAE takes {expected}")
+
+
 def build_codebook(config: VQVAEConfig) -> TemporalCodebook | StepwiseCodebook:
     """Return the codebook that ``config.codebook`` names."""
     sizes, beta, legacy = (config.n_embed, config.embed_dim), config.beta, config.legacy_beta
@@ -47,12 +61,9 @@ class SpikingVQVAE(nn.Module):
 
         Raises:
             ValueError: If the image has another size or number of channels than the network was built for.
+            TypeError: If the pixels are not floating point.
         """
-        expected = (self.config.in_channels, self.config.image_size, self.config.image_size)
-        if x.shape[-3:] != expected:
-            raise ValueError(
-                f"images are {tuple(x.shape[-3:])} (channels, height, width); this VQ-VAE takes {expected}"
-            )
+        check_images(x, self.config)
         return merge_time(self.quant_conv, self.encoder(self.spike_encoder(x)))
 
     def encode(self, x: Float[Tensor, "*batch C H W"]) -> Quantized:
@@ -60,7 +71,16 @@ class SpikingVQVAE(nn.Module):
         return self.codebook(self.latents(x))
 
     def decode(self, z_q: Float[Tensor, "T B D h w"]) -> Float[Tensor, "*batch C H W"]:
-        """Decode latents, quantized or not; the result is not clamped."""
+        """Decode latents, quantized or not; the result is not clamped.
+
+        Raises:
+            ValueError: If the latents have another width or other sites than the network was built for.
+        """
+        expected = (self.config.embed_dim, *self.config.sites)
+        if z_q.ndim != 5 or z_q.shape[2:] != expected:
+            raise ValueError(
+                f"latents are {tuple(z_q.shape)}; this VQ-VAE decodes (T, B, D, h, w) with (D, h, w) = {expected}"
+            )
         return self.spike_decoder(self.decoder(merge_time(self.post_quant_conv, z_q)))
 
     def decode_indices(self, indices: Int[Tensor, "B h w"]) -> Float[Tensor, "*batch C H W"]:

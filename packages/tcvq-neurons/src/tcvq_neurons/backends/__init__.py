@@ -111,6 +111,11 @@ def choose(name: str, x_seq: Tensor, config: LIFConfig) -> Kernel:
     return kernel
 
 
+def fuses_norm(backend: BackendName) -> bool:
+    """Return whether ``backend`` means the compiled CPU kernels here, of which group norm may become a part."""
+    return resolve(backend) in ("auto", "numba") and _problem("numba") is None
+
+
 def _fastest(device: str) -> Kernel:
     name = _FASTEST.get(device, "torch")
     if (problem := _problem(name)) is None:

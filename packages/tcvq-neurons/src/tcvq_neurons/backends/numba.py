@@ -137,17 +137,17 @@ def _split(kernel: Callable[..., None], arguments: tuple[Any, ...], span: Span) 
         kernel(*arguments, 0, span.n_site)
         return
     bounds = [min(span.n_site, n_blocks * part // n_parts * BLOCK) for part in range(n_parts + 1)]
-    pending = [_threads().submit(kernel, *arguments, *ends) for ends in pairwise(bounds[1:])]
+    pending = [worker_threads().submit(kernel, *arguments, *ends) for ends in pairwise(bounds[1:])]
     kernel(*arguments, *bounds[:2])
     for part in pending:
         part.result()
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
+def worker_threads() -> ThreadPoolExecutor:
     """Return this process's threads; a forked child has none of its parent's and starts its own."""
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="tcvq-neurons")
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_threads.cache_clear)
+    os.register_at_fork(after_in_child=worker_threads.cache_clear)
