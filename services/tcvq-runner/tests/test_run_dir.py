@@ -9,7 +9,7 @@ import pytest
 
 from tcvq_runner.lock import RunFolderError
 from tcvq_runner.recipe import ConfigError, load_recipe
-from tcvq_runner.run_dir import RunFolder, new_run, open_run, sample_folder
+from tcvq_runner.run_dir import new_run, open_run
 
 RECIPE = load_recipe("debug")
 
@@ -129,30 +129,3 @@ def test_what_stage_1_was_trained_with_is_fixed(run):
     with pytest.raises(ConfigError, match=r"stage1\.max_steps is fixed"):
         run.change(("stage1.max_steps=7",))
     assert run.recipe() == RECIPE
-
-
-def test_a_draw_without_wishes_lands_in_the_run_and_others_beside_it(run, tmp_path):
-    with sample_folder(run, None, fresh=False) as target:
-        assert target == run
-    with sample_folder(run, tmp_path / "o", fresh=True) as target:
-        assert target == RunFolder(tmp_path / "o")
-    assert not target.path.exists()  # nothing was drawn
-    with sample_folder(run, None, fresh=True) as target:
-        assert target.path.parent == run.path
-        with sample_folder(run, None, fresh=True) as other:
-            assert other.path != target.path
-
-
-def test_a_draw_into_a_folder_that_holds_something_or_is_in_use_is_refused(run, tmp_path):
-    full = tmp_path / "full"
-    full.mkdir()
-    (full / "theirs").write_text("theirs")
-    with pytest.raises(RunFolderError, match="is not empty"), sample_folder(run, full, fresh=True):
-        pass
-    assert [path.name for path in full.iterdir()] == ["theirs"]
-    with (
-        sample_folder(run, tmp_path / "o", fresh=True),
-        pytest.raises(RunFolderError, match="in use"),
-        sample_folder(run, tmp_path / "o", fresh=True),
-    ):
-        pass

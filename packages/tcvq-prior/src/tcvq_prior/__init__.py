@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 from tcvq_prior.attention import attend
 from tcvq_prior.cache import AttentionCache
 from tcvq_prior.checkpoint import LoadedPrior, load_prior, save_prior
+from tcvq_prior.choosing import Choice, filter_logits
 from tcvq_prior.config import PriorConfig
 from tcvq_prior.interface import INTERFACE_VERSION, Cache, CacheChoice, CacheKind, CodePrior
-from tcvq_prior.sampling import filter_logits, sample_grids
+from tcvq_prior.memory import fitting_micro_batch
+from tcvq_prior.sampling import Drawn, Growing, draw_grids, sample_grids
+from tcvq_prior.scoring import score
 from tcvq_prior.training import Stage2Config
 from tcvq_prior.transformer import CodeTransformer, GPTPrior, SpikingPrior, build_prior
 
@@ -23,9 +26,12 @@ __all__ = [
     "Cache",
     "CacheChoice",
     "CacheKind",
+    "Choice",
     "CodePrior",
     "CodeTransformer",
+    "Drawn",
     "GPTPrior",
+    "Growing",
     "LitPrior",
     "LoadedPrior",
     "PriorConfig",
@@ -33,10 +39,13 @@ __all__ = [
     "Stage2Config",
     "attend",
     "build_prior",
+    "draw_grids",
     "filter_logits",
+    "fitting_micro_batch",
     "load_prior",
     "sample_grids",
     "save_prior",
+    "score",
 ]
 
 

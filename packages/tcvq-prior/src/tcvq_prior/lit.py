@@ -67,6 +67,7 @@ class LitPrior(lightning.LightningModule):
         self.batches_seen = 0
         self._accumulated = 0
         self._train_bits = (0.0, 0)  # sum and number since the last validation
+        self._held_out = torch.zeros(2, dtype=torch.float64)  # sum of bits, and number of grids
         self._gradients: dict[str, Tensor] = {}  # of a step that a checkpoint found incomplete
 
     @property
@@ -197,21 +198,21 @@ class LitPrior(lightning.LightningModule):
             self.log(f"{split}/bits_per_pixel", bits * self.model.config.n_tokens / self.n_pixels, **options)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Log the bits per code of held-out grids, and how many more they are than in training since the last time."""
-        bits = self.bits(*batch, self.trained)
-        options: dict[str, Any] = {
-            "on_epoch": True,
-            "batch_size": batch[0].shape[0],
-            "sync_dist": self.trainer.world_size > 1,
-        }
-        self._log("val", bits, **options)
-        total, n = self._train_bits
-        if n:
-            self.log("val/gap", bits - total / n, **options)
+        """Add up the bits of held-out grids."""
+        rows = len(batch[0])
+        found = [self.bits(*batch, self.trained).item() * rows, float(rows)]
+        self._held_out += torch.tensor(found, dtype=torch.float64)
 
     def on_validation_epoch_end(self) -> None:
-        """Begin a new mean of the training bits, before callbacks take a checkpoint at the end of the validation."""
-        self._train_bits = (0.0, 0)
+        """Log the bits per code of all ranks' grids, and how many more they are than in training of late."""
+        # Not by Lightning's own mean over ranks, which rounds the mean number of grids down.
+        total = self.trainer.strategy.reduce(self._held_out.to(self.device), reduce_op="sum")
+        bits, (train_bits, n) = total[0] / total[1], self._train_bits
+        self._log("val", bits, sync_dist=self.trainer.world_size > 1)
+        if n:
+            self.log("val/gap", bits - train_bits / n, sync_dist=self.trainer.world_size > 1)
+        self._held_out = torch.zeros(2, dtype=torch.float64)
+        self._train_bits = (0.0, 0)  # here, before callbacks take a checkpoint at the end of the validation
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Persist the counters, and the gradient of a step that is not complete."""

@@ -60,26 +60,36 @@ class SampleConfig:
         temperature: Divides the logits; below 1 is safer and less varied, 0 always takes the likeliest code.
         top_k: Draw from the k likeliest codes only; null does not restrict.
         top_p: Draw from the smallest set of codes with this probability; null does not restrict.
-        micro_batch: Grids drawn at once; changes memory and speed.
+        min_p: Draw from the codes at least so probable as this times the likeliest; null does not restrict.
+        guidance: Scale of classifier-free guidance: above 1 the class is followed more strictly; needs a prior with
+            ``null_class`` that was trained with ``class_dropout``.
+        cache: What the prior remembers of earlier codes; ``auto`` takes what is smaller for this grid.
+        micro_batch: Grids drawn at once; changes memory and speed. null takes as many as memory allows.
     """
 
     n: int = 2000
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
-    micro_batch: int = 200
+    min_p: float | None = None
+    guidance: float = 1.0
+    cache: Literal["auto", "state", "kv", "none"] = "auto"
+    micro_batch: int | None = 200
 
     def __post_init__(self) -> None:
         """Reject settings that no draw can follow."""
         for name in ("n", "micro_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"sample.{name} is {getattr(self, name)}; it must be at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"sample.{name} is {value}; it must be at least 1")
         if self.temperature < 0:
             raise ValueError(f"sample.temperature is {self.temperature}; it must not be negative")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"sample.top_k is {self.top_k}; it must be at least 1, or null")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"sample.top_p is {self.top_p}; it must lie in (0, 1], or be null")
+        if self.min_p is not None and not 0 <= self.min_p <= 1:
+            raise ValueError(f"sample.min_p is {self.min_p}; it must lie in [0, 1], or be null")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -252,7 +252,7 @@ def new_run(recipe: Recipe, out: Path | None, env: dict[str, Any]) -> Iterator[R
         RunFolderError: The folder is in use or not empty.
         OSError: It cannot be created.
     """
-    path = _timestamped(Path("runs") / recipe.name) if out is None else out
+    path = timestamped(Path("runs") / recipe.name) if out is None else out
     with _empty_folder(path):
         folder = RunFolder(path)
         write_text(folder.config, dump_recipe(recipe))
@@ -275,27 +275,6 @@ def open_run(path: Path) -> Iterator[RunFolder]:
 
 
 @contextmanager
-def sample_folder(run: RunFolder, out: Path | None, *, fresh: bool) -> Iterator[RunFolder]:
-    """Yield the folder for a draw: ``out``, or a new one inside the run for a fresh draw, or the run itself.
-
-    Raises:
-        RunFolderError: ``out`` is in use or not empty.
-        OSError: It cannot be created.
-    """
-    if out is None and fresh:
-        out = _timestamped(run.path, "samples-")
-    if out is None or out.resolve() == run.path.resolve():
-        yield run
-    else:
-        try:
-            with _empty_folder(out) as path:
-                yield RunFolder(path)
-        finally:
-            with suppress(OSError):  # a draw that failed before its first file leaves no folder; a filled one stays
-                out.rmdir()
-
-
-@contextmanager
 def _empty_folder(path: Path) -> Iterator[Path]:
     """Create and lock an empty folder; refuse one that holds anything."""
     if path.exists() and not path.is_dir():
@@ -307,7 +286,7 @@ def _empty_folder(path: Path) -> Iterator[Path]:
         yield path
 
 
-def _timestamped(parent: Path, prefix: str = "") -> Path:
+def timestamped(parent: Path, prefix: str = "") -> Path:
     """Return a path named by the time that does not exist yet."""
     path = parent / datetime.now().astimezone().strftime(f"{prefix}%Y%m%d-%H%M%S")
     return path.with_name(f"{path.name}-{secrets.token_hex(3)}") if path.exists() else path

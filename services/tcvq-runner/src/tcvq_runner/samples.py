@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from tcvq_data import ArtifactError, read_artifact, write_artifact
@@ -18,7 +18,7 @@ class Samples:
 
     Attributes:
         indices: The drawn grid of each image; int64.
-        images: Pixel values in [-1, 1], rounded to 8 bits.
+        images: Pixel values in [-1, 1], rounded to 8 bits; recordings are ``(N, T, 2, H, W)``.
         labels: The class that was asked for, -1 where the prior has no classes; int64.
         classes: Names of the classes.
         vqvae_sha256: Hash of the VQ-VAE that decoded the grids.
@@ -27,7 +27,7 @@ class Samples:
     """
 
     indices: Int[Tensor, "N h w"]
-    images: Float[Tensor, "N C H W"]
+    images: Float[Tensor, "N *frames H W"]
     labels: Int[Tensor, " N"]
     classes: tuple[str, ...]
     vqvae_sha256: str
@@ -35,9 +35,14 @@ class Samples:
     settings: dict[str, object]
 
 
-def to_bytes(images: Float[Tensor, "N C H W"]) -> Tensor:
+def to_bytes(images: Float[Tensor, "N *frames H W"]) -> Tensor:
     """Clamp images to [-1, 1] and round them to uint8."""
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def from_bytes(images: UInt8[Tensor, "N *frames H W"]) -> Tensor:
+    """Return the images that `to_bytes` rounded."""
+    return images.float() / 127.5 - 1
 
 
 def write_samples(path: Path, samples: Samples) -> str:
@@ -79,7 +84,7 @@ def read_samples(path: Path) -> Samples:
         ) if len(indices) == len(images) == len(labels):
             return Samples(
                 indices=indices.long(),
-                images=images.float() / 127.5 - 1,
+                images=from_bytes(images),
                 labels=labels.long(),
                 classes=tuple(str(name) for name in classes),
                 vqvae_sha256=vqvae_sha256,

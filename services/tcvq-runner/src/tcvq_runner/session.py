@@ -252,3 +252,15 @@ def _shared(opening: AbstractContextManager[Session]) -> Iterator[Session]:
     finally:
         if not told:
             send_to_all(None)
+
+
+@contextmanager
+def shared_session(path: Path, **options: Unpack[ComputeOptions]) -> Iterator[Session]:
+    """Yield a session that only reads an existing run folder, which is not locked: several commands may.
+
+    Raises:
+        RunFolderError: There is no such run.
+    """
+    compute, reporter = open_compute(**options), open_reporter(sys.stderr)
+    folder = RunFolder(path)
+    yield Session(folder=folder, recipe=folder.recipe(), compute=compute, reporter=reporter)
