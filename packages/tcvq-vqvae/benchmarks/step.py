@@ -1,92 +1,183 @@
-"""Time of one training step's forward and backward, all SNN steps at once against one after another.
+"""One full training step of stage 1 against its own convolutions and against the released code's way; needs numba.
 
-Run ``python step.py``; the two ways give the same gradients up to rounding, and the script says how close they are.
+``python step.py --threads 2`` trains the paper's MNIST-size network with `LitVQVAE` under Lightning: autoencoder and
+discriminator, both optimizers, logging. What is counted:
+
+- *convolutions and matrix products*: total time, in the profiler, of ``aten::convolution``, ``convolution_backward``,
+  ``mm``, ``addmm`` and ``bmm`` of the same step, with what oneDNN reorders inside of them; neither autocast's casts nor
+  anything of group norm, neurons, optimizer, Python.
+- *step*: wall time of the same step, profiler included, from Lightning's first to its last hook around it.
+- *plain*: the step of `plain.py`, run in turns with ours in the same process, without profiler; medians.
+- *memory*: the most that torch has allocated in a step beyond what was there before it (activations and gradients), in
+  the profiler; weights, moments and input are the same for both and not in it. Buffers of our kernels, one sample for
+  each thread, are not torch's and not in it either.
+- *cost*: medians for other numbers of steps T and batch sizes over the linear cost, step(T) / (T step(1)).
+
+Spikes decide what follows: the numbers of ours and of the plain step part after some steps, as any two roundings do.
 """
 
-import copy
+import argparse
 import statistics
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
+import lightning
+import plain
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
-from tcvq_neurons import LIF, LIFGate, lif, lif_gate, merge_time
-from tcvq_vqvae import SpikingVQVAE, VQVAEConfig
+from tcvq_data import Sample
+from tcvq_vqvae import LitVQVAE, LossConfig, Stage1Config, VQVAEConfig
 
-CONFIG = VQVAEConfig(
-    image_size=28, width=24, channel_mult=(1, 2), n_res_blocks=1, attn_resolutions=(7,), z_channels=48, n_embed=512,
-    embed_dim=32, space_to_depth=2, codebook_init="uniform",
-)  # fmt: skip
-BATCH, REPEATS = 32, 10
+PRODUCTS = {"aten::convolution", "aten::convolution_backward", "aten::mm", "aten::addmm", "aten::bmm"}
 
 
-class SteppedNeuron(nn.Module):
-    """A neuron that is called once per SNN step and keeps its membrane in between."""
+class Stopwatch(lightning.Callback):
+    """Times the steps after ``warmup`` in turns with the plain ones, then profiles one for time and one for memory."""
 
-    def __init__(self, gate: bool) -> None:
-        super().__init__()
-        self.neuron = lif_gate if gate else lif
-        self.v: Tensor | None = None
+    def __init__(
+        self, rounds: int, other: "plain.PlainStep | None" = None, warmup: int = 2, bf16: bool = False
+    ) -> None:
+        self.rounds, self.warmup, self.other, self.bf16 = rounds, warmup, other, bf16
+        self.ours: list[float] = []
+        self.plain: list[float] = []
+        self.profiled = self.products = 0.0
+        self.memory = [0.0, 0.0]
 
-    def forward(self, x_seq: Tensor) -> Tensor:
-        """One step, ``(1, B, ...)``."""
-        y_seq, self.v = self.neuron(x_seq, self.v)
-        return y_seq
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Sample, batch_idx: int) -> None:
+        """Start watch or profiler."""
+        number = batch_idx - self.warmup - self.rounds  # 0: profile time, 1: profile memory
+        self.profiler = new_profiler(memory=number == 1) if number >= 0 else None
+        if self.profiler:
+            self.profiler.start()
+        self.start = time.perf_counter()
 
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Sample, batch_idx: int) -> None:
+        """Stop it; let the plain step take its turn."""
+        seconds = time.perf_counter() - self.start
+        number = batch_idx - self.warmup - self.rounds
+        if self.profiler:
+            self.profiler.stop()
+        if number == 0:
+            self.profiled, self.products = seconds, products(self.profiler)
+        elif number == 1:
+            self.memory[0] = peak(self.profiler)
+        elif batch_idx >= self.warmup:
+            self.ours.append(seconds)
+        if self.other is not None:
+            self.compare(batch.image, batch_idx)
 
-def stepped(model: SpikingVQVAE) -> SpikingVQVAE:
-    """A copy with the same weights, whose neurons run step by step."""
-    model = copy.deepcopy(model)
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, LIF):
-                setattr(module, name, SteppedNeuron(isinstance(child, LIFGate)))
-    return model
-
-
-def loop_forward(model: SpikingVQVAE, x: Tensor) -> Tensor:
-    """The network as a Python loop over SNN steps."""
-    for module in model.modules():
-        if isinstance(module, SteppedNeuron):
-            module.v = None
-    z = torch.cat([merge_time(model.quant_conv, model.encoder(x[None])) for _ in range(model.config.n_steps)])
-    quantized = model.codebook(z)
-    y = torch.cat([model.decoder(merge_time(model.post_quant_conv, step[None])) for step in quantized.z_q])
-    return F.l1_loss(y.mean(0), x) + quantized.loss
-
-
-def merged_forward(model: SpikingVQVAE, x: Tensor) -> Tensor:
-    """The network as it is."""
-    out = model(x)
-    return F.l1_loss(out.x_hat, x) + out.quantized.loss
-
-
-def seconds(model: SpikingVQVAE, forward: Callable[[SpikingVQVAE, Tensor], Tensor], x: Tensor) -> float:
-    """Median time of forward and backward, after one round of warm-up."""
-    times = []
-    for _ in range(REPEATS + 1):
-        model.zero_grad()
+    def compare(self, images: torch.Tensor, batch_idx: int) -> None:
+        """Run the plain step, watched as ours was."""
+        if batch_idx == self.warmup + self.rounds + 1:
+            with new_profiler(memory=True) as profiler:
+                self.other(images, bf16=self.bf16)
+            self.memory[1] = peak(profiler)
+            return
         start = time.perf_counter()
-        forward(model, x).backward()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+        self.other(images, bf16=self.bf16)
+        if self.warmup <= batch_idx < self.warmup + self.rounds:
+            self.plain.append(time.perf_counter() - start)
+
+
+class Images:
+    """The same images again and again, in the batches of a loader."""
+
+    def __init__(self, batch: int, length: int) -> None:
+        self.sample, self.length = Sample(torch.rand(batch, 1, 32, 32) * 2 - 1, torch.full((batch,), -1)), length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter([self.sample] * self.length)
+
+
+def new_profiler(*, memory: bool) -> profile:
+    """A profiler of the CPU, with allocations or without their cost."""
+    return profile(activities=[ProfilerActivity.CPU], profile_memory=memory)
+
+
+def products(profiler: profile) -> float:
+    """Seconds in convolutions and matrix products."""
+    return sum(event.cpu_time_total for event in profiler.key_averages() if event.key in PRODUCTS) / 1e6
+
+
+def peak(profiler: profile) -> float:
+    """Most bytes allocated at once since the profiler started."""
+    events = sorted((e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"), key=start_of)
+    held = highest = 0
+    for event in events:
+        held += event.nbytes()
+        highest = max(highest, held)
+    return highest
+
+
+def start_of(event: Any) -> int:
+    """When an event began."""
+    return event.start_ns()
+
+
+def measure(n_steps: int, batch: int, rounds: int, *, bf16: bool, compare: bool) -> Stopwatch:
+    """Train for some steps."""
+    torch.manual_seed(0)
+    config = VQVAEConfig(n_steps=n_steps, codebook_init="uniform")
+    train = Stage1Config(max_steps=rounds + 4, batch_size=batch, revive_every=0)
+    module = LitVQVAE(config, LossConfig(disc_start=0), train)
+    other = plain.PlainStep(module.model, module.discriminator, 4.5e-6 * batch) if compare else None
+    watch = Stopwatch(rounds, other, bf16=bf16)
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, precision="bf16-mixed" if bf16 else "32-true", callbacks=[watch],
+    )  # fmt: skip
+    trainer.fit(module, Images(batch, rounds + 4))
+    return watch
+
+
+def report(bf16: bool, rounds: int) -> None:
+    """Print the three ratios of one precision."""
+    watch = measure(4, 8, rounds, bf16=bf16, compare=True)
+    ours, slow, name = statistics.median(watch.ours), statistics.median(watch.plain), "bf16" if bf16 else "fp32"
+    print(f"{name}  step {watch.profiled:.3f} s, of it convolutions and matrix products {watch.products:.3f} s")
+    print(f"{name}  step / convolutions and matrix products   {watch.profiled / watch.products:.2f}")
+    print(f"{name}  plain step {slow:.3f} s, ours {ours:.3f} s: faster   {slow / ours:.2f}x")
+    mine, theirs = (bytes_ / 2**20 for bytes_ in watch.memory)
+    print(f"{name}  peak of a step {mine:.0f} MiB, plain {theirs:.0f} MiB: ratio   {mine / theirs:.2f}", flush=True)
+
+
+def report_scaling(rounds: int) -> None:
+    """Print the cost against T and batch, over the linear cost."""
+    for name, sizes, linear in (
+        ("T", [(t, 8) for t in (1, 2, 4, 8)], [1, 2, 4, 8]),
+        ("batch", [(4, b) for b in (2, 4, 8, 16)], [1, 2, 4, 8]),
+    ):
+        times = [statistics.median(measure(*size, rounds, bf16=False, compare=False).ours) for size in sizes]
+        for size, seconds, factor in zip(sizes, times, linear, strict=True):
+            share = seconds / (factor * times[0])
+            print(f"fp32  T = {size[0]}, batch {size[1]:2d}: {seconds:.3f} s, over linear in {name}   {share:.2f}")
+        steps = [(b - a) / (y - x) for (a, b), (x, y) in zip(pairwise(times), pairwise(linear), strict=True)]
+        print(f"fp32  marginal cost along {name}: {', '.join(f'{s:.3f}' for s in steps)} s", flush=True)
 
 
 def main() -> None:
-    """Print both times and how far the gradients are apart."""
-    torch.manual_seed(0)
-    merged, x = SpikingVQVAE(CONFIG), torch.rand(BATCH, 1, 28, 28) * 2 - 1
-    loop = stepped(merged)
-    at_once, in_turn = seconds(merged, merged_forward, x), seconds(loop, loop_forward, x)
-    pairs = list(zip(merged.parameters(), loop.parameters(), strict=True))
-    distance = sum((a.grad - b.grad).square().sum() for a, b in pairs) ** 0.5
-    size = sum(a.grad.square().sum() for a, _ in pairs) ** 0.5
-    print(f"{torch.get_num_threads()} threads, {BATCH} images of 28 px, T = {CONFIG.n_steps}")
-    print(f"all steps at once {1e3 * at_once:7.1f} ms")
-    print(f"step by step      {1e3 * in_turn:7.1f} ms   ratio {in_turn / at_once:.2f}")
-    print(f"relative distance of the gradients {distance / size:.1e}")
+    """Read the options and print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["fp32", "bf16", "scaling"])
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    warnings.filterwarnings("ignore", module="lightning")
+    print(f"torch {torch.__version__}, {options.threads} threads, batch 8, T = 4, 32 px, medians of {options.rounds}")
+    if options.only in (None, "fp32"):
+        report(False, options.rounds)
+    if options.only in (None, "bf16"):
+        report(True, options.rounds)
+    if options.only in (None, "scaling"):
+        report_scaling(max(1, options.rounds // 2))
 
 
 if __name__ == "__main__":

@@ -53,10 +53,11 @@ def norm_lif(norm: nn.GroupNorm, neuron: LIF, x_seq: Float[Tensor, "T B C H W"])
 
 
 def _fuses(norm: nn.GroupNorm, neuron: LIF, x_seq: Tensor) -> bool:
+    if type(neuron) not in (LIF, LIFGate):
+        return False
     config = neuron.config
     return (
-        type(neuron) in (LIF, LIFGate)
-        and type(norm) is nn.GroupNorm
+        type(norm) is nn.GroupNorm
         and norm.affine
         and x_seq.ndim == 5
         and x_seq.shape[2] == norm.num_channels

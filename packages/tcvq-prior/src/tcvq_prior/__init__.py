@@ -10,6 +10,7 @@ from tcvq_prior.choosing import Choice, filter_logits
 from tcvq_prior.config import PriorConfig
 from tcvq_prior.interface import INTERFACE_VERSION, Cache, CacheChoice, CacheKind, CodePrior
 from tcvq_prior.memory import fitting_micro_batch
+from tcvq_prior.reference import from_reference
 from tcvq_prior.sampling import Drawn, Growing, draw_grids, sample_grids
 from tcvq_prior.scoring import score
 from tcvq_prior.training import Stage2Config
@@ -42,6 +43,7 @@ __all__ = [
     "draw_grids",
     "filter_logits",
     "fitting_micro_batch",
+    "from_reference",
     "load_prior",
     "sample_grids",
     "save_prior",

@@ -9,6 +9,7 @@ from tcvq_vqvae.discriminator import PatchDiscriminator
 from tcvq_vqvae.interface import INTERFACE_VERSION, ImageTokenizer, VQVAEOutput
 from tcvq_vqvae.losses import adaptive_weight, generator_loss, hinge_discriminator_loss
 from tcvq_vqvae.model import SpikingVQVAE
+from tcvq_vqvae.reference import discriminator_from_reference, from_reference
 from tcvq_vqvae.stepwise import StepwiseCodebook
 from tcvq_vqvae.train_config import LossConfig, Stage1Config
 
@@ -30,6 +31,8 @@ __all__ = [
     "VQVAEConfig",
     "VQVAEOutput",
     "adaptive_weight",
+    "discriminator_from_reference",
+    "from_reference",
     "generator_loss",
     "hinge_discriminator_loss",
     "load_vqvae",

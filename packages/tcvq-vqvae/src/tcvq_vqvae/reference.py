@@ -1,7 +1,7 @@
 """Import of checkpoints of the paper's released code: its parameter names and shapes become a `SpikingVQVAE`.
 
-Names: GitHub Brain-Cog-Lab/tts_vqvae, the code of arXiv 2405.14474. Read such a checkpoint with
-``torch.load(path, weights_only=True)["state_dict"]``, which runs no code from the file.
+Names: GitHub Brain-Cog-Lab/tts_vqvae, the code of arXiv 2405.14474. ``tcvq import-reference`` reads such a checkpoint;
+in Python, ``torch.load(path, weights_only=True)["state_dict"]``. Neither runs code from the file.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,8 @@ def from_reference(
     state_dict: Mapping[str, Tensor],
     *,
     image_size: int,
-    encoding: Literal["direct", "event"] = "direct",
+    encoding: Literal["direct", "event"] | None = None,
+    vanilla_steps: int | None = None,
     beta: float = 0.25,
     prefix: str = "",
 ) -> SpikingVQVAE:
@@ -47,7 +48,8 @@ def from_reference(
     Args:
         state_dict: Tensors by the reference's names.
         image_size: Height and width of the images that the network was trained on.
-        encoding: ``direct`` for still images, ``event`` for event frames.
+        encoding: ``direct`` for still images, ``event`` for event frames; None is events for two channels.
+        vanilla_steps: SNN steps T of a codebook of single steps, which no shape shows; None is a temporal codebook.
         beta: Weight in the codebook's loss; it matters for further training only.
         prefix: Read only the names that begin so, without it: ``first_stage_model.`` in a checkpoint of stage 2.
 
@@ -59,17 +61,18 @@ def from_reference(
     """
     state = {k: v for k, v in _below(state_dict, prefix).items() if not k.startswith(_LOSS_NETWORKS)}
     state = drop_neuron_constants(state)
-    config = _config(state, image_size=image_size, encoding=encoding, beta=beta)
+    config = _config(state, image_size=image_size, encoding=encoding, vanilla_steps=vanilla_steps, beta=beta)
     model = SpikingVQVAE(config)
     n_levels = len(config.channel_mult)
     renamed = {name: _our_name(name, n_levels) for name in state}
     loaded = {renamed[name]: tensor for name, tensor in state.items()}
-    rows = loaded["codebook.codebook"]
-    loaded["codebook.codebook"] = rows.view(config.n_embed, config.n_steps, config.embed_dim)
-    own = model.state_dict()
-    for buffer in ("codebook.initted", "codebook.counts"):
-        loaded[buffer] = own[buffer]
-    _load(model, loaded, {ours: theirs for theirs, ours in renamed.items()})
+    own, codebook = model.state_dict(), "codebook." if vanilla_steps is None else "codebook.vanilla.step."
+    rows = loaded.pop("codebook.codebook")
+    loaded[f"{codebook}codebook"] = rows.view(own[f"{codebook}codebook"].shape)
+    for buffer in ("initted", "counts"):
+        loaded[codebook + buffer] = own[codebook + buffer]
+    theirs = {ours: theirs for theirs, ours in renamed.items()} | {f"{codebook}codebook": "quantize.embedding.weight"}
+    _load(model, loaded, theirs)
     return model
 
 
@@ -112,7 +115,12 @@ def decoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _config(
-    state: Mapping[str, Tensor], *, image_size: int, encoding: Literal["direct", "event"], beta: float
+    state: Mapping[str, Tensor],
+    *,
+    image_size: int,
+    encoding: Literal["direct", "event"] | None,
+    vanilla_steps: int | None,
+    beta: float,
 ) -> VQVAEConfig:
     """Read the sizes off names and shapes."""
     n_levels = _count(state, "encoder.down.")
@@ -122,11 +130,15 @@ def _config(
     (width, in_channels), (z_channels, _), (embed_dim, _), (n_embed, row) = (state[name].shape[:2] for name in sizes)
     if row % embed_dim:
         raise ValueError(f"quantize.embedding.weight has rows of {row}, not a multiple of quant_conv's {embed_dim}")
+    if vanilla_steps is not None and row != embed_dim:
+        raise ValueError(f"quantize.embedding.weight has rows of {row}, but single steps have quant_conv's {embed_dim}")
+    if encoding is None:
+        encoding = "event" if in_channels == 2 else "direct"
     upsample = state.get("decoder.up.1.upsample.conv.weight")
     return VQVAEConfig(
         image_size=image_size,
         in_channels=in_channels,
-        n_steps=row // embed_dim,
+        n_steps=vanilla_steps or row // embed_dim,
         width=width,
         channel_mult=tuple(state[name].shape[0] // width for name in widest),
         n_res_blocks=_count(state, "encoder.down.0.block."),
@@ -136,6 +148,7 @@ def _config(
         embed_dim=embed_dim,
         beta=beta,
         legacy_beta=True,
+        codebook="temporal" if vanilla_steps is None else "vanilla",
         codebook_init="uniform",
         upsample="transpose" if upsample is not None and upsample.shape[-1] == 4 else "nearest",
         shortcut="3x3" if any(".conv_shortcut." in name for name in state) else "1x1",

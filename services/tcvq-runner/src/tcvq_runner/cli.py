@@ -12,6 +12,7 @@ from tcvq_runner.eval_commands import evaluate
 from tcvq_runner.failures import report, stop_signals
 from tcvq_runner.options import debug_option
 from tcvq_runner.recipe_commands import config, recipes
+from tcvq_runner.reference_commands import import_reference
 from tcvq_runner.run_commands import encode, run, train
 from tcvq_runner.runs_commands import runs
 from tcvq_runner.sample_commands import sample
@@ -29,7 +30,21 @@ def cli() -> None:
     """
 
 
-for each in (run, train, encode, sample, evaluate, study, runs, recipes, config, data, weights, doctor):
+for each in (
+    run,
+    train,
+    encode,
+    sample,
+    evaluate,
+    study,
+    runs,
+    recipes,
+    config,
+    data,
+    weights,
+    import_reference,
+    doctor,
+):
     cli.add_command(each)
 
 
