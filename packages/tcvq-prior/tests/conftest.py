@@ -31,7 +31,7 @@ def make_prior(make_config):
         config = make_config(**changes)
         features = torch.randn(config.n_embed, config.code_features) if config.code_features else None
         prior = build_prior(config, features).eval()
-        for table in (prior.table.weight, prior.head.weight, prior.embedding.position):
+        for table in (prior.table.weight, prior.head.weight, *prior.embedding.parameters(recurse=False)):
             torch.nn.init.normal_(table)
         return prior
 

@@ -63,3 +63,29 @@ def test_configuration_that_does_not_describe_the_weights_is_refused(make_prior,
     write_artifact(path, prior.state_dict(), schema=SCHEMA, meta={"config": config, **ORIGIN})
     with pytest.raises(ArtifactError, match=message):
         load_prior(path)
+
+
+def test_file_of_interface_0_1_still_loads(make_prior, tmp_path):
+    path, prior = tmp_path / "prior.safetensors", make_prior(n_classes=2, neighbourhood=1, code_features=3)
+    known = "n_embed grid n_classes n_layer n_head width n_steps dropout neighbourhood class_everywhere code_features"
+    config = {name: asdict(prior.config)[name] for name in (*known.split(), "init_gain")}
+    write_artifact(path, prior.state_dict(), schema=SCHEMA, meta={"config": config, **ORIGIN})
+    assert load_prior(path).model.config == prior.config
+    tables = {name for name in prior.state_dict() if not name.startswith("blocks")}
+    assert tables == {
+        *("features", "table.weight", "table.from_features.weight", "head.weight", "head.from_features.weight"),
+        *("embedding.start.weight", "embedding.position", "embedding.stem.weight", "ln_f.weight", "ln_f.bias"),
+    }
+
+
+@pytest.mark.parametrize(
+    "options", [{"kind": "gpt", "tie_weights": True}, {"per_step": "independent", "n_code_steps": 2}]
+)
+def test_prior_of_every_kind_comes_back(make_prior, tmp_path, options):
+    prior, path = make_prior(**options), tmp_path / "prior.safetensors"
+    save_prior(path, prior, **ORIGIN)
+    loaded = load_prior(path).model
+    assert type(loaded) is type(prior)
+    assert loaded.config == prior.config
+    tokens = torch.randint(7, (2, prior.config.n_tokens - 1))
+    assert torch.equal(loaded(tokens), prior(tokens))

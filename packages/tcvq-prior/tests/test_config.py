@@ -16,6 +16,13 @@ from tcvq_prior import PriorConfig, SpikingPrior, Stage2Config
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"neighbourhood": -1}, "neighbourhood is -1"),
         ({"init_gain": 0.0}, "init_gain is 0.0"),
+        ({"rotary": True, "width": 12, "n_head": 2}, "multiple of 4 channels per head; width / n_head is 6"),
+        ({"kind": "gpt", "attention_norm": "position"}, "are for kind=spiking"),
+        ({"kind": "gpt", "attention_chunk": 8}, "are for kind=spiking"),
+        ({"attention_chunk": -1}, "attention_chunk is -1"),
+        ({"per_step": "joint"}, "per_step is joint with n_code_steps 1"),
+        ({"n_code_steps": 2}, "per_step is none with n_code_steps 2"),
+        ({"per_step": "joint", "n_code_steps": 4, "grid": (6, 2)}, "n_code_steps is 4; it must divide the 6 rows"),
         ({"null_class": True}, "null_class is set without classes"),
     ],
 )

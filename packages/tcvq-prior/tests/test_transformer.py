@@ -1,13 +1,17 @@
 """The network: exact running state, causality, codes apart from start and classes, neurons that fire."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcvq_prior import PriorConfig, SpikingPrior, attend
+from tcvq_prior import PriorConfig, SpikingPrior, attend, build_prior
+from tcvq_prior.attention import spiking_attention
 from tcvq_prior.blocks import firing_rates
 from tcvq_prior.embedding import causal_neighbours
+from tcvq_prior.positions import Rotary
 from tcvq_prior.testing import check_prior
 
 OPTIONS = [
@@ -15,56 +19,94 @@ OPTIONS = [
     {"n_classes": 3},
     {"n_classes": 3, "class_everywhere": True, "neighbourhood": 2, "code_features": 4},
     {"n_steps": 4, "grid": (1, 4), "neighbourhood": 1, "n_layer": 1, "n_head": 1},
+    {"kind": "gpt", "n_classes": 3, "null_class": True},
+    {"kind": "gpt", "rotary": True, "positions": "grid", "tie_weights": True, "code_features": 4},
+    {"rotary": True, "positions": "grid", "attention_norm": "position", "tie_weights": True},
+    {"attention_chunk": 2, "attention_norm": "position"},
+    {"per_step": "joint", "n_code_steps": 2, "neighbourhood": 1, "grid": (4, 2)},
+    {"per_step": "joint", "n_code_steps": 2, "positions": "grid", "kind": "gpt"},
 ]
+INDEPENDENT = {"per_step": "independent", "n_code_steps": 2}
 
 
 @st.composite
 def configs(draw):
-    n_head = draw(st.integers(1, 3))
+    kind, n_head = draw(st.sampled_from(["spiking", "spiking", "gpt"])), draw(st.integers(1, 3))
+    n_classes, n_code_steps = draw(st.sampled_from([0, 3])), draw(st.sampled_from([1, 1, 2, 3]))
+    rotary, spiking = draw(st.booleans()), kind == "spiking"
     return PriorConfig(
+        kind=kind,
         n_embed=draw(st.integers(1, 6)),
-        grid=(draw(st.integers(1, 4)), draw(st.integers(1, 4))),
-        n_classes=draw(st.sampled_from([0, 3])),
+        grid=(n_code_steps * draw(st.integers(1, 4)), draw(st.integers(1, 4))),
+        n_classes=n_classes,
+        null_class=bool(n_classes) and draw(st.booleans()),
         n_layer=draw(st.integers(1, 3)),
         n_head=n_head,
-        width=n_head * draw(st.integers(2, 5)),
+        width=n_head * (4 if rotary else draw(st.integers(2, 5))),
         n_steps=draw(st.integers(1, 4)),
         neighbourhood=draw(st.integers(0, 2)),
         class_everywhere=draw(st.booleans()),
         code_features=draw(st.sampled_from([0, 3])),
+        positions=draw(st.sampled_from(["learned", "grid"])),
+        rotary=rotary,
+        attention_norm=draw(st.sampled_from(["none", "position"])) if spiking else "none",
+        attention_chunk=draw(st.sampled_from([0, 1, 3])) if spiking else 0,
+        tie_weights=draw(st.booleans()),
+        per_step="none" if n_code_steps == 1 else draw(st.sampled_from(["joint", "independent"])),
+        n_code_steps=n_code_steps,
         init_gain=2.0,
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(config=configs(), batch=st.integers(1, 3), seed=st.integers(0, 9), data=st.data())
-def test_running_state_gives_the_logits_of_the_full_forward_however_the_sequence_is_cut(config, batch, seed, data):
+@torch.no_grad()
+def test_every_cache_gives_the_logits_of_the_full_forward_however_the_sequence_is_cut(config, batch, seed, data):
     torch.manual_seed(seed)
     features = (
         torch.randn(config.n_embed, config.code_features) if config.code_features and config.n_embed > 1 else None
     )
-    prior = SpikingPrior(config, features).double().eval()
-    torch.nn.init.normal_(prior.table.weight)
-    torch.nn.init.normal_(prior.embedding.position)
-    length = config.n_tokens
+    prior = build_prior(config, features).double().eval()
+    for table in (prior.table.weight, *prior.embedding.parameters(recurse=False)):
+        torch.nn.init.normal_(table)
+    length, kind = (
+        config.n_tokens,
+        data.draw(st.sampled_from(["auto", "kv", "state" if config.kind == "spiking" else "none"])),
+    )
     tokens = torch.randint(config.n_embed, (batch, length))
-    labels = torch.randint(3, (batch,)) if config.n_classes else None
-    cuts = sorted({length, *data.draw(st.lists(st.integers(1, length), max_size=4))})
-    position, cache, parts = 0, prior.new_cache("state"), []
-    with torch.no_grad():
-        full = prior(tokens[:, :-1], labels)
-        for cut in cuts:
-            logits, cache = prior.extend(tokens[:, : cut - 1], labels, position, cache)
-            parts.append(logits)
-            position = cut
+    labels = torch.randint(3 + config.null_class, (batch,)) if config.n_classes else None
+    full = prior(tokens[:, :-1], labels)
     assert full.shape == (batch, length, config.n_embed)
-    torch.testing.assert_close(torch.cat(parts, dim=1), full, rtol=0, atol=1e-10)
+    position, cache, parts = 0, prior.new_cache(kind), []
+    for cut in sorted({length, *data.draw(st.lists(st.integers(1, length), max_size=4))}):
+        logits, cache = prior.extend(tokens[:, : cut - 1], labels, position, cache)
+        parts.append(logits)
+        position = cut
     assert cache.length == length
-    for layer in cache.layers:
-        (s,) = layer.tensors
-        assert torch.equal(s, s.round())
-        assert s.min() >= 0
-        assert s.max() <= length
+    torch.testing.assert_close(torch.cat(parts, dim=1), full, rtol=0, atol=1e-10)
+    for row in range(batch):  # a row does not depend on the others
+        alone = prior(tokens[row : row + 1, :-1], None if labels is None else labels[row : row + 1])
+        torch.testing.assert_close(alone[0], full[row], rtol=0, atol=1e-10)
+    if cache.kind == "state" and not config.rotary:
+        for layer in cache.layers:
+            (s,) = layer.tensors
+            assert torch.equal(s, s.round())
+            assert s.min() >= 0
+            assert s.max() <= length
+
+
+@settings(max_examples=10, deadline=None)
+@given(config=configs(), seed=st.integers(0, 9))
+@torch.no_grad()
+def test_rows_with_and_without_their_class_share_a_batch_as_guidance_needs(config, seed):
+    torch.manual_seed(seed)
+    prior = build_prior(replace(config, n_classes=3, null_class=True)).double().eval()
+    torch.nn.init.normal_(prior.embedding.start.weight)
+    tokens, labels = torch.randint(config.n_embed, (2, config.n_tokens - 1)), torch.tensor([2, 0])
+    with_null = torch.cat([labels, torch.full((2,), prior.null_class)])
+    both = prior(tokens.repeat(2, 1), with_null)
+    torch.testing.assert_close(both[:2], prior(tokens, labels), rtol=0, atol=1e-10)
+    torch.testing.assert_close(both[2:], prior(tokens), rtol=0, atol=1e-10)
 
 
 def test_running_state_counts_coincident_spikes_and_is_not_empty(make_prior):
@@ -84,33 +126,52 @@ def test_attention_sums_over_earlier_tokens_without_normalising():
     assert state.unique().tolist() == [3.0]
 
 
-@pytest.mark.parametrize("kind", ["spiking", "gpt"])
-@pytest.mark.parametrize("options", OPTIONS)
-def test_every_prior_keeps_the_promises_of_a_code_prior(make_prior, options, kind):
-    check_prior(make_prior(**options, kind=kind))
+@pytest.mark.parametrize("options", [*OPTIONS, INDEPENDENT, {**INDEPENDENT, "kind": "gpt"}], ids=str)
+def test_every_prior_keeps_the_promises_of_a_code_prior(make_prior, options):
+    check_prior(make_prior(**options))
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_every_earlier_token_changes_the_later_outputs_and_no_other(make_prior, options):
     prior = make_prior(**{**options, "width": 32, "n_head": 1}).double()
+    assert torch.equal(reached(prior), torch.ones(*reached(prior).shape, dtype=torch.bool).triu(1))
+
+
+def test_independent_steps_do_not_see_each_other_and_are_drawn_from_one_model(make_prior):
+    prior = make_prior(**INDEPENDENT, grid=(4, 2), width=32, n_head=1, neighbourhood=1).double()
+    later = torch.ones(3, 4, dtype=torch.bool).triu(1)
+    assert torch.equal(reached(prior)[:3, :4], later)
+    assert torch.equal(reached(prior)[4:, 4:], later)
+    assert not reached(prior)[:4, 4:].any()
+    tokens = torch.randint(7, (3, 4))
+    with torch.no_grad():
+        first, second = prior(tokens.repeat(1, 2)).chunk(2, dim=1)
+    assert torch.equal(first, second)
+
+
+def reached(prior):
+    """Whether token t (row) changes output i (column) in some of 30 random grids."""
     length, batch = prior.config.n_tokens, 30
     labels = torch.zeros(batch, dtype=torch.long) if prior.n_classes else None
-    tokens = torch.randint(7, (batch, length))
-    reached = torch.zeros(length - 1, length, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(7, (batch, length), generator=generator)
+    changed = torch.zeros(length - 1, length, dtype=torch.bool)
     with torch.no_grad():
         logits = prior(tokens[:, :-1], labels)
         for t in range(length - 1):
             other = tokens.clone()
             other[:, t] = (other[:, t] + 1) % 7
-            reached[t] = (prior(other[:, :-1], labels) != logits).any(-1).any(0)
-    assert torch.equal(reached, torch.ones(length - 1, length, dtype=torch.bool).triu(1))
+            changed[t] = (prior(other[:, :-1], labels) != logits).any(-1).any(0)
+    return changed
 
 
+@pytest.mark.parametrize("options", [{}, {"attention_norm": "position", "rotary": True, "positions": "grid"}], ids=str)
+@pytest.mark.parametrize("n_steps", [1, 2])
 @pytest.mark.parametrize("width", [64, 128, 256])
-def test_all_neurons_fire_at_initialisation_whatever_the_width(width):
-    prior = SpikingPrior(PriorConfig(n_embed=32, grid=(4, 4), n_layer=3, n_head=4, width=width))
+def test_all_neurons_fire_at_initialisation_whatever_the_width(width, n_steps, options):
+    prior = SpikingPrior(PriorConfig(n_embed=32, grid=(4, 4), n_layer=3, n_head=4, width=width, **options))
     x = prior.embedding(prior.table.weight, torch.randint(32, (4, 15)), torch.zeros(4, dtype=torch.long), slice(0, 16))
-    x_seq = x.expand(2, *x.shape)
+    x_seq = x.expand(n_steps, *x.shape)
     for block in prior.blocks:
         rates = firing_rates(block, x_seq)
         assert rates.keys() == {"q", "k", "v", "mlp"}
@@ -155,6 +216,73 @@ def test_class_reaches_every_position_directly_only_when_asked(make_prior, every
         prior.embedding.start.weight.copy_(torch.randn(2, 8))
         differs = (prior(tokens, torch.tensor([0])) != prior(tokens, torch.tensor([1]))).any(-1)[0]
     assert differs.tolist() == [True] + [everywhere] * 5
+
+
+def test_chunks_of_attention_change_neither_logits_nor_gradients(make_prior):
+    tokens, found = torch.randint(7, (2, 11)), []
+    for chunk in (0, 1, 5, 12):
+        torch.manual_seed(3)
+        prior = make_prior(grid=(3, 4), attention_chunk=chunk).double()
+        logits = prior(tokens)
+        logits.square().sum().backward()
+        found.append([logits, *(p.grad for p in prior.parameters())])
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-9, atol=1e-10)
+
+
+def test_counts_beyond_256_stay_exact_under_autocast():
+    q, k, v = (torch.ones(1, 1, 1, 9, 64) for _ in range(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = spiking_attention(q, k, v)
+        z, _ = attend(q, k, v)
+    assert y.dtype == z.dtype == torch.float32
+    assert (y[0, 0, 0, :, 0] * 8).tolist() == (z[0, 0, 0, :, 0] * 8).tolist() == [64.0 * n for n in range(1, 10)]
+
+
+def test_normalised_attention_is_the_mean_over_the_tokens_seen(make_prior):
+    block = make_prior(attention_norm="position").blocks[0]
+    q, k, v = (torch.ones(2, 1, 2, 3, 4) for _ in range(3))
+    assert block.attend(q, k, v, None, 0)[..., 0].unique().tolist() == [2.0]  # overlap 4 / sqrt(4)
+
+
+def test_turned_queries_and_keys_know_their_distance_only():
+    rotary = Rotary((4, 5), 8).double()
+    q, k = torch.randn(8).double(), torch.randn(8).double()
+    at = [rotary(x.expand(1, 1, 1, 20, 8), 0)[0, 0, 0].reshape(4, 5, 8) for x in (q, k)]
+    score = torch.einsum("abd,xyd->abxy", *at)
+    torch.testing.assert_close(score[1, 2, 0, 1], score[3, 4, 2, 3])
+    torch.testing.assert_close(score[3, 0, 1, 4], score[2, 0, 0, 4])
+    torch.testing.assert_close(score[2, 2, 2, 2], q @ k)
+    assert (score[1, 2, 0, 1] - score[1, 2, 0, 2]).abs() > 1e-3
+    assert (score[1, 2, 0, 1] - score[2, 2, 0, 1]).abs() > 1e-3
+
+
+def test_tied_head_scores_codes_by_the_table_that_embeds_them(make_prior):
+    prior = make_prior(tie_weights=True, code_features=3)
+    assert prior.head is prior.table
+    names = [name for name, _ in prior.named_parameters()]
+    assert not [name for name in names if name.startswith("head")]
+
+
+def test_rows_and_columns_have_vectors_that_add_up(make_prior):
+    prior = make_prior(positions="grid", per_step="joint", n_code_steps=2, grid=(4, 3))
+    e = prior.embedding
+    for table in (e.row, e.column, e.step):
+        torch.nn.init.normal_(table)
+    assert torch.equal(e.positions(0, 12)[7], e.row[0] + e.column[1] + e.step[1])
+    assert torch.equal(e.positions(4, 6), e.positions(0, 12)[4:6])
+
+
+def test_neighbours_of_a_step_include_the_site_in_the_step_before():
+    first, second = causal_neighbours((4, 2), 1, n_code_steps=2).chunk(2)  # two steps of 2 x 2
+    assert first.tolist() == [
+        [8, 8, 8, 8] + [8] * 9,
+        [8, 8, 8, 0] + [8] * 9,
+        [8, 0, 1, 8] + [8] * 9,
+        [0, 1, 8, 2] + [8] * 9,
+    ]
+    assert second[0].tolist() == [8] * 8 + [0, 1, 8, 2, 3]
+    assert second[3].tolist() == [4, 5, 8, 6, 0, 1, 8, 2, 3, 8, 8, 8, 8]
 
 
 def test_neighbours_are_the_known_codes_around_a_site():

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tcvq_prior.cache import LayerCache
+from tcvq_prior.positions import Rotary
 
 
 def attend(
@@ -50,6 +51,9 @@ def spiking_attention(
     v: Float[Tensor, "T B heads L d"],
     cache: LayerCache | None = None,
     first: int = 0,
+    *,
+    rotary: Rotary | None = None,
+    chunk: int = 0,
 ) -> Float[Tensor, "T B heads L d"]:
     """Attend as `attend` does, to the tokens in a cache too, and put the new ones in it.
 
@@ -59,23 +63,44 @@ def spiking_attention(
         v: Spikes of the values.
         cache: Memory of the earlier tokens; None if there are none, and none of these is needed later.
         first: Number of earlier tokens.
+        rotary: Turns queries and keys by their positions.
+        chunk: Tokens whose pairs are formed at a time, where there is no cache; 0 forms all L² pairs at once.
     """
     with torch.autocast(q.device.type, enabled=False):
         q, k, v = (_at_least_float32(x) for x in (q, k, v))
-        scale = q.shape[-1] ** -0.5
-        if cache is not None and cache.kind == "state":
-            state, new = cache.state, k.transpose(-2, -1) @ v
-            if q.shape[-2] == 1:  # one token attends to itself as to the others: it joins the state first
-                cache.add(new)
-                return (q @ cache.tensors[0]) * scale
-            y = (q @ k.transpose(-2, -1)).tril() @ v
-            if state is not None:
-                y = y + q @ state
-            cache.add(new)
-            return y * scale
-        if cache is not None:
+        if cache is not None and cache.kind == "kv":
             k, v = cache.append(k, v, first, binary=True)
-        return ((q @ k.transpose(-2, -1)).tril(first) @ v) * scale
+        if rotary is not None:
+            q, k = rotary(q, first), rotary(k, first if cache is None or cache.kind == "state" else 0)
+        if cache is not None and cache.kind == "state":
+            y = _from_state(q, k, v, cache)
+        elif cache is None and 0 < chunk < q.shape[-2]:
+            y = _chunked(q, k, v, chunk)
+        else:
+            y = (q @ k.transpose(-2, -1)).tril(first) @ v
+        return y * q.shape[-1] ** -0.5
+
+
+def _from_state(q: Tensor, k: Tensor, v: Tensor, cache: LayerCache) -> Tensor:
+    """Sum over a running state and the new tokens; one token joins the state first, and attends to nothing else."""
+    kv = k.transpose(-2, -1) @ v
+    if q.shape[-2] == 1:
+        return q @ cache.add(kv)
+    y = (q @ k.transpose(-2, -1)).tril() @ v
+    if cache.state is not None:
+        y = y + q @ cache.state  # before the new tokens join it, in place
+    cache.add(kv)
+    return y
+
+
+def _chunked(q: Tensor, k: Tensor, v: Tensor, chunk: int) -> Tensor:
+    """Sum chunk by chunk with a running state: memory and time grow with L, not with L²."""
+    parts, state = [], q.new_zeros(*q.shape[:-2], q.shape[-1], q.shape[-1])
+    for q_c, k_c, v_c in zip(*(x.split(chunk, dim=-2) for x in (q, k, v)), strict=True):
+        k_t = k_c.transpose(-2, -1)
+        parts.append((q_c @ k_t).tril() @ v_c + q_c @ state)
+        state = state + k_t @ v_c
+    return torch.cat(parts, dim=-2)
 
 
 def softmax_attention(
@@ -84,9 +109,13 @@ def softmax_attention(
     v: Float[Tensor, "T B heads L d"],
     cache: LayerCache | None = None,
     first: int = 0,
+    *,
+    rotary: Rotary | None = None,
 ) -> Float[Tensor, "T B heads L d"]:
     """Causal softmax attention (Vaswani et al. 2017, eq. 1) with the arguments of `spiking_attention`."""
     new = q.shape[-2]
+    if rotary is not None:
+        q, k = rotary(q, first), rotary(k, first)
     if cache is not None:
         k, v = cache.append(k, v, first, binary=False)
     if new == k.shape[-2]:

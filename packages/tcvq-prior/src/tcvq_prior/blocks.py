@@ -10,6 +10,7 @@ from tcvq_neurons import LIF, merge_time
 from tcvq_prior.attention import softmax_attention, spiking_attention
 from tcvq_prior.cache import LayerCache
 from tcvq_prior.config import PriorConfig
+from tcvq_prior.positions import Rotary
 
 
 class Block(nn.Module):
@@ -32,6 +33,7 @@ class Block(nn.Module):
         self.fc = nn.Linear(width, 4 * width)
         self.out = nn.Linear(4 * width, width)
         self.dropout = nn.Dropout(config.dropout)
+        self.rotary = Rotary(config.grid, width // config.n_head) if config.rotary else None
 
     def forward(
         self, x_seq: Float[Tensor, "T B L C"], cache: LayerCache | None = None, first: int = 0
@@ -80,11 +82,15 @@ class SpikingBlock(Block):
 
     def __init__(self, config: PriorConfig) -> None:
         super().__init__(config)
+        self.chunk = config.attention_chunk
+        self.by_position = config.attention_norm == "position"
         self.qkv_lif = LIF()
         self.fc_lif = LIF()
 
     def project(self, x_seq: Float[Tensor, "T B L C"]) -> Float[Tensor, "T B L 3*C"]:
         """Return the spikes of queries, keys and values."""
+        if x_seq.stride(0) == 0:  # direct coding, before the first neuron: every step is the same
+            return self.qkv_lif(self.qkv(self.ln1(x_seq[0])).expand(x_seq.shape[0], -1, -1, -1))
         return self.qkv_lif(merge_time(lambda x: self.qkv(self.ln1(x)), x_seq))
 
     def attend(
@@ -95,8 +101,11 @@ class SpikingBlock(Block):
         cache: LayerCache | None,
         first: int,
     ) -> Float[Tensor, "T B heads L d"]:
-        """Count coincident spikes."""
-        return spiking_attention(q, k, v, cache, first)
+        """Count coincident spikes; with ``attention_norm`` their mean over the tokens seen."""
+        y = spiking_attention(q, k, v, cache, first, rotary=self.rotary, chunk=self.chunk)
+        if not self.by_position:
+            return y
+        return y / torch.arange(first + 1, first + 1 + y.shape[-2], device=y.device, dtype=y.dtype)[:, None]
 
     def hidden(self, x_seq: Float[Tensor, "T B L C"]) -> Float[Tensor, "T B L 4*C"]:
         """Return the spikes of the MLP."""
@@ -123,7 +132,7 @@ class GPTBlock(Block):
         first: int,
     ) -> Float[Tensor, "T B heads L d"]:
         """Weigh values by a softmax."""
-        return softmax_attention(q, k, v, cache, first)
+        return softmax_attention(q, k, v, cache, first, rotary=self.rotary)
 
     def hidden(self, x_seq: Float[Tensor, "T B L C"]) -> Float[Tensor, "T B L 4*C"]:
         """Return the hidden units of the MLP."""

@@ -24,14 +24,15 @@ class LayerCache:
         """Σ kᵀv over the tokens seen, None before the first."""
         return self.tensors[0] if self.tensors else None
 
-    def add(self, kv: Float[Tensor, "T B heads d d"]) -> None:
-        """Add the products kᵀv of new tokens to the state."""
+    def add(self, kv: Float[Tensor, "T B heads d d"]) -> Float[Tensor, "T B heads d d"]:
+        """Add the products kᵀv of new tokens to the state, and return it."""
         if not self.tensors:
             self.tensors = (kv,)
         elif torch.is_grad_enabled():
             self.tensors = (self.tensors[0] + kv,)
         else:
             self.tensors[0].add_(kv)
+        return self.tensors[0]
 
     def append(
         self, k: Float[Tensor, "T B heads L d"], v: Float[Tensor, "T B heads L d"], first: int, *, binary: bool
@@ -78,15 +79,22 @@ class AttentionCache:
 
     def __init__(self, kind: CacheKind, n_layer: int, capacity: int) -> None:
         self.kind, self.length = kind, 0
+        self.tables: tuple[Float[Tensor, "K C"], Float[Tensor, "K C"]] | None = None  # the prior's own, for all rows
         self.layers = [] if kind == "none" else [LayerCache(kind, capacity) for _ in range(n_layer)]
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Bytes held for the rows."""
         return sum(tensor.nbytes for layer in self.layers for tensor in layer.tensors)
+
+    def clear(self) -> None:
+        """Forget what the blocks have seen, where a sequence begins that does not know the one before."""
+        for layer in self.layers:
+            layer.tensors = ()
 
     def select(self, rows: Int[Tensor, " R"]) -> "AttentionCache":
         """Return a copy that holds the given rows in the given order; a row may be left out or repeated."""
         other = AttentionCache(self.kind, 0, 0)
-        other.length, other.layers = self.length, [layer.select(rows) for layer in self.layers]
+        other.length, other.tables = self.length, self.tables
+        other.layers = [layer.select(rows) for layer in self.layers]
         return other

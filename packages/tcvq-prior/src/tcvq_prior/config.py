@@ -1,6 +1,6 @@
 """Every size and option of the prior, checked when it is built; sizes default to the paper's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 PriorKind = Literal["spiking", "gpt"]
@@ -26,6 +26,18 @@ class PriorConfig:
         class_everywhere: Add the class embedding at every position, not only at the first.
         code_features: Width F of a fixed description of each code (its codebook entry), from which input embeddings
             and output weights are predicted in addition to their learned tables; 0 learns the tables alone.
+        positions: ``learned``: a vector per site; ``grid``: the sum of one per row and one per column.
+        rotary: Turn queries and keys by row and column, so that attention knows distances; the width of a head must be
+            a multiple of 4. The state of a spiking prior is then no longer made of integers.
+        attention_norm: ``position`` divides the attention of a spiking prior at position n by n + 1, so that it does
+            not grow along the sequence; ``none`` is the paper's.
+        attention_chunk: Tokens whose pairs a spiking prior forms at a time in training, so that memory grows with the
+            length instead of its square; 0 forms all at once.
+        tie_weights: The head scores codes by the table that embeds them.
+        per_step: How indices of single time steps are modelled, T = ``n_code_steps`` grids one below the other:
+            ``joint`` as one sequence, ``independent`` each without knowing the others, as the paper's ablation;
+            ``none`` for indices of whole trajectories.
+        n_code_steps: Grids that lie one below the other; 1 unless ``per_step``.
         init_gain: Gain c of the weights that feed a neuron, drawn with deviation c/√fan_in; 0.64 is the paper's 0.02
             at width 1024, and keeps narrow networks firing.
     """
@@ -43,6 +55,13 @@ class PriorConfig:
     neighbourhood: int = 0
     class_everywhere: bool = False
     code_features: int = 0
+    positions: Literal["learned", "grid"] = "learned"
+    rotary: bool = False
+    attention_norm: Literal["none", "position"] = "none"
+    attention_chunk: int = 0
+    tie_weights: bool = False
+    per_step: Literal["none", "joint", "independent"] = "none"
+    n_code_steps: int = 1
     init_gain: float = 0.64
 
     def __post_init__(self) -> None:
@@ -62,11 +81,40 @@ class PriorConfig:
             raise ValueError(f"prior.width is {self.width}; it must be a multiple of n_head {self.n_head}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"prior.dropout is {self.dropout}; it must lie in [0, 1)")
-        for name in ("neighbourhood", "code_features"):
+        self._check_options()
+        for name in ("neighbourhood", "code_features", "attention_chunk"):
             if getattr(self, name) < 0:
                 raise ValueError(f"prior.{name} is {getattr(self, name)}; it must not be negative")
         if not self.init_gain > 0:
             raise ValueError(f"prior.init_gain is {self.init_gain}; it must be positive")
+
+    def _check_options(self) -> None:
+        head = self.width // self.n_head
+        if self.rotary and head % 4:
+            raise ValueError(f"prior.rotary needs a multiple of 4 channels per head; width / n_head is {head}")
+        if self.kind == "gpt" and (self.attention_norm != "none" or self.attention_chunk):
+            raise ValueError("prior.attention_norm and attention_chunk are for kind=spiking; a softmax needs neither")
+        if (self.per_step == "none") != (self.n_code_steps == 1):
+            raise ValueError(
+                f"prior.per_step is {self.per_step} with n_code_steps {self.n_code_steps}; "
+                "indices of single steps need per_step=joint or independent and n_code_steps >= 2"
+            )
+        if self.n_code_steps < 1 or self.grid[0] % self.n_code_steps:
+            raise ValueError(
+                f"prior.n_code_steps is {self.n_code_steps}; it must divide the {self.grid[0]} rows of grid"
+            )
+
+    @property
+    def site_grid(self) -> tuple[int, int]:
+        """Height and width of the grid of one step."""
+        return self.grid[0] // self.n_code_steps, self.grid[1]
+
+    @property
+    def sequence(self) -> "PriorConfig":
+        """Configuration of what the network sees as one sequence: the grid, or that of a single independent step."""
+        if self.per_step != "independent":
+            return self
+        return replace(self, grid=self.site_grid, per_step="none", n_code_steps=1)
 
     @property
     def n_tokens(self) -> int:

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tcvq_prior.config import PriorConfig
+from tcvq_prior.positions import coordinates
 
 
 class CodeTable(nn.Module):
@@ -32,14 +33,23 @@ class CodeEmbedding(nn.Module):
         config: Sizes and options.
     """
 
+    coordinates: Tensor
     neighbours: Tensor
 
     def __init__(self, config: PriorConfig) -> None:
         super().__init__()
         self.config = config
         self.start = nn.Embedding(max(config.n_classes, 1) + config.null_class, config.width)
-        self.position = nn.Parameter(torch.zeros(config.n_tokens, config.width))
-        self.register_buffer("neighbours", causal_neighbours(config.grid, config.neighbourhood), persistent=False)
+        sites = (1, *config.site_grid)
+        if config.positions == "learned":
+            self.position = nn.Parameter(torch.zeros(sites[1] * sites[2], config.width))
+        else:
+            self.row, self.column = (nn.Parameter(torch.zeros(n, config.width)) for n in sites[1:])
+        if config.n_code_steps > 1:
+            self.step = nn.Parameter(torch.zeros(config.n_code_steps, config.width))
+        self.register_buffer("coordinates", coordinates(config.grid, config.n_code_steps), persistent=False)
+        neighbours = causal_neighbours(config.grid, config.neighbourhood, config.n_code_steps)
+        self.register_buffer("neighbours", neighbours, persistent=False)
         m = self.neighbours.shape[1]
         self.stem = nn.Linear(m * config.width, config.width, bias=False) if m else None
 
@@ -62,12 +72,21 @@ class CodeEmbedding(nn.Module):
         start = self.start(labels)[:, None]  # (B, 1, C)
         previous = F.embedding(tokens[:, max(first - 1, 0) : last - 1], table)
         x = torch.cat([start.to(previous.dtype), previous], dim=1) if first == 0 else previous
-        x = x + self.position[first:last]
+        x = x + self.positions(first, last)
         if self.config.class_everywhere:
             x = x + start
         if self.stem is not None:
             x = x + self.stem(self._gather(table, tokens, positions))
         return x
+
+    def positions(self, first: int, last: int) -> Float[Tensor, "P C"]:
+        """Return the vectors of the positions from ``first`` to before ``last``."""
+        step, row, column = self.coordinates[first:last].unbind(1)
+        if self.config.positions == "grid":
+            x = self.row[row] + self.column[column]
+        else:
+            x = self.position[row * self.config.site_grid[1] + column]
+        return x + self.step[step] if self.config.n_code_steps > 1 else x
 
     def _gather(self, table: Tensor, tokens: Tensor, positions: slice) -> Float[Tensor, "B P MC"]:
         """Embeddings of the neighbours of each position, zeros outside of the grid."""
@@ -77,22 +96,21 @@ class CodeEmbedding(nn.Module):
         return F.embedding(ids, F.pad(table, (0, 0, 0, 1))).flatten(2)
 
 
-def causal_neighbours(grid: tuple[int, int], radius: int) -> Int[Tensor, "L M"]:
+def causal_neighbours(grid: tuple[int, int], radius: int, n_code_steps: int = 1) -> Int[Tensor, "L M"]:
     """Raster indices of the earlier sites within ``radius`` rows and columns of each site.
 
+    Where several steps lie one below the other, the site itself and those next to it in the step before are added.
+
     Returns:
-        For each site its M = 2r(r + 1) neighbours, nearest rows last; ``H·W`` stands for outside of the grid.
+        For each site its M = 2r(r + 1) neighbours (9 more with several steps), nearest rows last; ``H·W`` stands for
+        outside of the grid, or of the step.
     """
-    height, width = grid
-    offsets = [(dy, dx) for dy in range(-radius, 1) for dx in range(-radius, radius + 1) if (dy, dx) < (0, 0)]
-    rows = []
-    for y in range(height):
-        for x in range(width):
-            inside = [y + dy >= 0 and 0 <= x + dx < width for dy, dx in offsets]
-            rows.append(
-                [
-                    (y + dy) * width + x + dx if ok else height * width
-                    for (dy, dx), ok in zip(offsets, inside, strict=True)
-                ]
-            )
-    return torch.tensor(rows, dtype=torch.long).reshape(height * width, len(offsets))
+    sites = coordinates(grid, n_code_steps)
+    around = range(-radius, radius + 1)
+    offsets = [(0, dy, dx) for dy in range(-radius, 1) for dx in around if (dy, dx) < (0, 0)]
+    if n_code_steps > 1 and radius:
+        offsets += [(-1, dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    sizes = torch.tensor((n_code_steps, grid[0] // n_code_steps, grid[1]))
+    moved = sites[:, None] + torch.tensor(offsets, dtype=torch.long).reshape(1, -1, 3)  # (L, M, 3)
+    index = (moved[..., 0] * sizes[1] + moved[..., 1]) * sizes[2] + moved[..., 2]
+    return index.masked_fill(((moved < 0) | (moved >= sizes)).any(-1), grid[0] * grid[1])

@@ -38,7 +38,7 @@ class CodeTransformer(nn.Module):
 
     def __init__(self, config: PriorConfig, features: Float[Tensor, "K F"] | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.sequence = config, config.sequence
         self.n_embed, self.grid, self.n_classes = config.n_embed, config.grid, config.n_classes
         self.null_class = config.n_classes if config.null_class else None
         self.n_steps = config.n_steps
@@ -52,13 +52,13 @@ class CodeTransformer(nn.Module):
             centred = features - features.mean(0)
             self.features.copy_(centred / centred.std().clamp(min=1e-12))
         self.table = CodeTable(config)
-        self.embedding = CodeEmbedding(config)
-        blocks = [self.block_type(config) for _ in range(config.n_layer)]
+        self.embedding = CodeEmbedding(self.sequence)
+        blocks = [self.block_type(self.sequence) for _ in range(config.n_layer)]
         for block in blocks:
             block.reset_parameters(config.init_gain)
         self.blocks = nn.ModuleList(blocks)
         self.ln_f = nn.LayerNorm(config.width)
-        self.head = CodeTable(config)
+        self.head = self.table if config.tie_weights else CodeTable(config)
 
     @property
     def device(self) -> torch.device:
@@ -119,7 +119,7 @@ class CodeTransformer(nn.Module):
         Raises:
             ValueError: If the prior has no cache of that kind.
         """
-        return AttentionCache(self.cache_kind(kind), self.config.n_layer, self.config.n_tokens)
+        return AttentionCache(self.cache_kind(kind), self.config.n_layer, self.sequence.n_tokens)
 
     def cache_kind(self, kind: CacheChoice = "auto") -> CacheKind:
         """Return the kind that ``auto`` stands for.
@@ -138,15 +138,39 @@ class CodeTransformer(nn.Module):
             raise ValueError(
                 f"{tokens.shape[1]} tokens for a grid of {self.grid}, which has {self.config.n_tokens} cells"
             )
-        stop = min(tokens.shape[1] + 1, self.config.n_tokens)
-        x = self.embedding(self.table(self.features), tokens, self._labels(labels, tokens), slice(position, stop))
+        labels, stop = self._labels(labels, tokens), min(tokens.shape[1] + 1, self.config.n_tokens)
+        table, head = self._tables(cache)
+        parts, length = [head.new_zeros(len(tokens), 0, self.n_embed)], self.sequence.n_tokens
+        while position < stop:  # once, but for steps that know nothing of each other: each is a sequence of its own
+            begin = position - position % length
+            end = min(stop, begin + length)
+            if cache is not None and position == begin:
+                cache.clear()
+            span = slice(position - begin, end - begin)
+            x = self.embedding(table, tokens[:, begin : begin + length], labels, span)
+            parts.append(self._features(x, span.start, cache) @ head.t())
+            position = end
+        return torch.cat(parts, dim=1) if len(parts) > 2 else parts[-1]
+
+    def _features(self, x: Float[Tensor, "B P C"], first: int, cache: AttentionCache | None) -> Float[Tensor, "B P C"]:
+        """Return what the head sees of the positions from ``first`` on."""
         x_seq = x.expand(self.n_steps, *x.shape)
         for i, block in enumerate(self.blocks):
             if self.checkpoint_blocks and cache is None and torch.is_grad_enabled():
                 x_seq = checkpoint(block, x_seq, use_reentrant=False)
             else:
-                x_seq = block(x_seq, None if cache is None else cache.layers[i], position)
-        return self.ln_f(x_seq).mean(0) @ self.head(self.features).t()
+                x_seq = block(x_seq, None if cache is None else cache.layers[i], first)
+        return self.ln_f(x_seq).mean(0)
+
+    def _tables(self, cache: AttentionCache | None) -> tuple[Float[Tensor, "K C"], Float[Tensor, "K C"]]:
+        """Return what embeds the codes and what scores them; a cache keeps them from one position to the next."""
+        if cache is not None and cache.tables is not None:
+            return cache.tables
+        table = self.table(self.features)
+        tables = table, table if self.head is self.table else self.head(self.features)
+        if cache is not None and not torch.is_grad_enabled():
+            cache.tables = tables
+        return tables
 
     def _labels(self, labels: Tensor | None, tokens: Tensor) -> Tensor:
         if labels is None and self.null_class is not None:
@@ -197,7 +221,7 @@ class SpikingPrior(CodeTransformer):
         kind = self.cache_kind(kind)
         neurons = self.config.n_layer * self.n_steps * rows * self.config.width
         if kind == "kv":
-            return 2 * neurons * self.config.n_tokens
+            return 2 * neurons * self.sequence.n_tokens
         number = torch.promote_types(self.ln_f.weight.dtype, torch.float32).itemsize
         return neurons * (self.config.width // self.config.n_head) * number if kind == "state" else 0
 
@@ -226,7 +250,7 @@ class GPTPrior(CodeTransformer):
 
     def cache_bytes(self, rows: int, kind: CacheChoice = "auto") -> int:
         """Return the bytes that a cache of ``rows`` full grids holds."""
-        numbers = 2 * self.config.n_layer * rows * self.config.width * self.config.n_tokens
+        numbers = 2 * self.config.n_layer * rows * self.config.width * self.sequence.n_tokens
         return numbers * self.ln_f.weight.element_size() if self.cache_kind(kind) == "kv" else 0
 
 
