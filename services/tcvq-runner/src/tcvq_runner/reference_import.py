@@ -13,7 +13,7 @@ from tcvq_runner.layers import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tcvq_prior import SpikingPrior
+    from tcvq_prior import CodeTransformer
     from tcvq_vqvae import SpikingVQVAE
 
 CODEC_PREFIXES = ("", "first_stage_model.")
@@ -138,7 +138,7 @@ def _codec(path: Path, state: Mapping[str, "Tensor"], prefix: str, guess: Guess)
 
 def _prior(
     path: Path, state: Mapping[str, "Tensor"], prefix: str, guess: Guess, grid: tuple[int, int]
-) -> "SpikingPrior":
+) -> "CodeTransformer":
     from tcvq_prior import from_reference
 
     try:
