@@ -64,6 +64,8 @@ def rank_main(rank, folder):
     found["residual"] = train(residual, lambda step: part(rank, step, BATCHES["uneven"][step]))
     sites = part(rank, 7, (40, 25)).movedim(1, 0).flatten(1)
     found["kmeans"] = kmeans(sites, 5)
+    torch.manual_seed(30 + rank)
+    found["seeded"] = kmeans(sites, 2), sample_sites(sites, 20), sample_sites(sites, 90)
     found["sample"] = sample_sites(sites, 50), sample_sites(sites[: 3 * rank], 9)
     found["rows"] = rows_of_all_ranks(torch.full((3 * rank, 2), float(rank)))
     errors = []
@@ -140,6 +142,15 @@ def test_codes_come_from_the_sites_of_both_ranks(ranks):
     assert few.shape == (9, 6)
     for mine, other in zip(ranks[0]["found"]["sample"], ranks[1]["found"]["sample"], strict=True):
         assert torch.equal(mine, other)
+
+
+def test_two_ranks_draw_and_cluster_as_one_process_with_all_sites_does(ranks):
+    whole = latents(65, 107).movedim(1, 0).flatten(1)
+    torch.manual_seed(30)  # the first rank's
+    alone = kmeans(whole, 2), sample_sites(whole, 20), sample_sites(whole, 90)
+    for rank in ranks:
+        for mine, theirs in zip(rank["found"]["seeded"], alone, strict=True):
+            assert torch.equal(mine, theirs)
 
 
 def test_clusters_of_two_ranks_are_means_of_the_sites_of_both(ranks):

@@ -1,4 +1,4 @@
-"""Codes taken from latents: random sites, and Lloyd's k-means started from them; the same codes on every rank."""
+"""Codes taken from latents: random sites, and Lloyd's k-means started from them; the same codes on any number of ranks."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from tcvq_codebook.distributed import (
-    add_over_ranks,
-    copy_from_first_rank,
-    rows_of_all_ranks,
-    total_over_ranks,
-    world_size,
-)
+from tcvq_codebook.distributed import copy_from_first_rank, rows_of_all_ranks
 from tcvq_codebook.ema import code_sums
 from tcvq_codebook.nearest import nearest
 
@@ -27,15 +21,20 @@ def sample_sites(
     """Draw ``n`` distinct sites, or, where there are fewer, all of them and jittered repetitions.
 
     Draws come from a CPU generator, the global one by default, so that they agree on every device. With a process group
-    this is a collective: the sites are those of all ranks, up to ``n`` of each.
+    this is a collective: the sites are those of all ranks, one rank after the other, and the draw is what one process
+    with all of them would draw with the first rank's generator.
 
     Raises:
         ValueError: If there is no site to draw from.
     """
     if n == 0:
         return sites[:0]
-    offered = torch.randperm(len(sites), generator=generator)[:n]
-    pool = rows_of_all_ranks(sites[offered.to(sites.device)])
+    return copy_from_first_rank(_drawn(rows_of_all_ranks(sites), n, generator))
+
+
+def _drawn(sites: Tensor, n: int, generator: Generator | None) -> Tensor:
+    """Draw from the sites that are here."""
+    pool = sites[torch.randperm(len(sites), generator=generator)[:n].to(sites.device)]
     total = len(pool)
     if total == 0:
         raise ValueError(f"cannot draw {n} codes from 0 sites; pass a batch with at least one site")
@@ -45,7 +44,7 @@ def sample_sites(
         noise = torch.randn(repeated.shape, generator=generator).to(repeated)
         spread = pool.std(0, correction=0).mean().clamp(min=JITTER * pool.abs().mean())
         drawn = torch.cat([drawn, repeated + JITTER * spread * noise])
-    return copy_from_first_rank(drawn)
+    return drawn
 
 
 @torch.no_grad()
@@ -61,7 +60,8 @@ def kmeans(
 
     e_k ← mean of the sites nearest to e_k. A code that loses all its sites takes over one of the sites that lie
     farthest from their code. At most 32 sites per code, drawn at random, take part. With a process group this is a
-    collective over the sites of all ranks.
+    collective: every rank clusters the sites of all, as one process with all of them would, and the first one's codes
+    are taken.
 
     Args:
         sites: Latents, one row per site; fewer than ``n_codes`` are legal and give jittered repetitions.
@@ -73,15 +73,15 @@ def kmeans(
     Raises:
         ValueError: If there is no site on any rank.
     """
-    most = SITES_PER_CODE * n_codes // world_size()
+    sites, most = rows_of_all_ranks(sites), SITES_PER_CODE * n_codes
     if len(sites) > most:
         sites = sites[torch.randperm(len(sites), generator=generator)[:most].to(sites.device)]
-    codes = sample_sites(sites, n_codes, generator=generator)
-    if total_over_ranks(len(sites), sites.device) <= n_codes:
-        return codes
+    codes = _drawn(sites, n_codes, generator)
+    if len(sites) <= n_codes:
+        return copy_from_first_rank(codes)
     for _ in range(n_iters):
         pick = search(sites, codes)
-        sums, counts = (add_over_ranks(x) for x in code_sums(sites, pick, n_codes))
+        sums, counts = code_sums(sites, pick, n_codes)
         empty = counts == 0
         farthest = _farthest(sites, (sites - codes[pick]).square().sum(1), int(empty.sum()))
         codes = sums / counts.clamp(min=1).unsqueeze(1)
@@ -90,9 +90,5 @@ def kmeans(
 
 
 def _farthest(sites: Tensor, error: Tensor, n: int) -> Tensor:
-    """Return the ``n`` sites of all ranks with the largest error, the first of equals."""
-    if n == 0:
-        return sites[:0]
-    offered = error.argsort(descending=True, stable=True)[:n]
-    pool = rows_of_all_ranks(torch.cat([error[offered, None], sites[offered]], 1))
-    return pool[pool[:, 0].argsort(descending=True, stable=True)[:n], 1:]
+    """Return the ``n`` sites with the largest error, the first of equals."""
+    return sites[error.argsort(descending=True, stable=True)[:n]]
