@@ -14,7 +14,7 @@ from tcvq_runner.cli import main
 from tcvq_runner.failures import Interrupted, report, stop_signals
 
 FULL = "tcvq: the disk is full (/a/b); free some space and run again, nothing is half-written"
-MEMORY = "tcvq: out of memory; lower stage1.batch_size, stage2.batch_size, sample.micro_batch or eval.batch_size"
+MEMORY = "tcvq: out of memory; lower sample.micro_batch or eval.batch_size, or stage1.batch_size, stage2.batch_size"
 STOPPED = "tcvq: stopped by {}; finished steps are kept, nothing is half-written"
 
 

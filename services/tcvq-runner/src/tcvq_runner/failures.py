@@ -18,7 +18,7 @@ from tcvq_runner.distributed import ChildrenEnded, lost_a_peer, process_rank
 USER_ERROR = 2
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # SIGUSR1: what SLURM is usually told to send
 CLEANUP_SECONDS = 5.0  # removing temporary files and Lightning's teardown take far less
-_MEMORY = re.compile(r"out of memory|can't allocate memory|Cannot allocate memory", re.IGNORECASE)
+_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|not enough memory", re.IGNORECASE)
 
 
 class Interrupted(BaseException):
@@ -124,11 +124,11 @@ def describe(error: BaseException) -> str:
         kept = error.where or "; finished steps are kept, nothing is half-written"
         return f"stopped by {name}{' ' if error.where else ''}{kept}{error.advice}"
     if _is_out_of_memory(error):
-        return "out of memory; lower stage1.batch_size, stage2.batch_size, sample.micro_batch or eval.batch_size"
+        return _describe_out_of_memory(error)
     if isinstance(error, OSError):
         return _describe_os_error(error)
     if _is_expected(error):
-        return str(error)
+        return _own_words(error)
     return f"unexpected {type(error).__name__}: {str(error).partition(chr(10))[0]}; add --debug to see where"
 
 
@@ -153,10 +153,30 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_MEMORY.search(str(error))))
 
 
+def _own_words(error: BaseException) -> str:
+    """Return the message; of an error in a process that reads data, torch has put the whole stack before it."""
+    text = str(error).strip()
+    if "in DataLoader worker process" in text:
+        last = text.rpartition("\n")[2]
+        return last.partition(": ")[2] or last
+    return text
+
+
+def _describe_out_of_memory(error: BaseException) -> str:
+    """Return what to lower, in the order of what it costs; a stage that ran out has left its name as a note."""
+    stage = next((note for note in getattr(error, "__notes__", ()) if note in ("stage1", "stage2")), None)
+    if stage is None:
+        return "out of memory; lower sample.micro_batch or eval.batch_size, or stage1.batch_size, stage2.batch_size"
+    return (
+        f"out of memory in {stage}; try {stage}.grad_checkpoint=true (slower, same result) or more --devices; or with "
+        f"--fresh a larger {stage}.accumulate (same batch in more parts) or a smaller {stage}.batch_size"
+    )
+
+
 def _describe_os_error(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return f"the disk is full{where}; free some space and run again, nothing is half-written"
     if error.errno is None:
-        return str(error)
+        return _own_words(error)
     return f"{os.strerror(error.errno)}{where}"

@@ -1,6 +1,7 @@
 """From what the user typed to an open run: recipe, folder, compute and progress."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
@@ -14,7 +15,7 @@ import torch
 from tcvq_runner.config import Recipe
 from tcvq_runner.distributed import ChildrenEnded, join, leave, place_of, process_rank, receive_from_first, send_to_all
 from tcvq_runner.failures import Interrupted
-from tcvq_runner.launching import run_processes
+from tcvq_runner.launching import requeue, run_processes
 from tcvq_runner.progress import Reporter, SilentReporter, open_reporter
 from tcvq_runner.recipe import DEFAULT_RECIPE, ConfigError, builtin_recipes, load_recipe
 from tcvq_runner.resuming import move_aside, require_same, unfinished_run
@@ -209,6 +210,8 @@ def _told_how_to_go_on(folder: RunFolder) -> Iterator[None]:
         yield
     except Interrupted as error:
         error.advice = f"; continue with: tcvq run {folder.path}"
+        if error.signum == signal.SIGUSR1 and process_rank()[0] == 0 and (job := requeue(os.environ)):
+            error.advice = f"; SLURM job {job} is in the queue again and will continue {folder.path}"
         raise
 
 

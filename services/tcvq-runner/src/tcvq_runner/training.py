@@ -106,13 +106,17 @@ def fit(
         keeper = Keeper(store, curves, metrics, stage=stage, max_steps=max_steps, start=start, stop=stop)
         batches_per_step = getattr(module.train_config, "accumulate", 1)
         trainer = _trainer(compute, max_steps * batches_per_step, [Watcher(task, curves, max_steps), keeper])
-        trainer.fit(
-            module,
-            train_dataloaders=train,
-            val_dataloaders=validation,
-            ckpt_path=start.state if start else None,
-            weights_only=True,
-        )
+        try:
+            trainer.fit(
+                module,
+                train_dataloaders=train,
+                val_dataloaders=validation,
+                ckpt_path=start.state if start else None,
+                weights_only=True,
+            )
+        except (RuntimeError, MemoryError) as error:
+            error.add_note(stage)  # advice against running out of memory depends on it
+            raise
     module.cpu()
     on_first(lambda: curves.write(metrics))
     return keeper.seconds_before
