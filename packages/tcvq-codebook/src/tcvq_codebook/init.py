@@ -1,4 +1,4 @@
-"""Codes taken from latents: random sites, and Lloyd's k-means started from them; the same codes on any number of ranks."""
+"""Codes taken from latents: random sites, and Lloyd's k-means started from them; on any number of ranks the same."""
 
 from collections.abc import Callable
 
