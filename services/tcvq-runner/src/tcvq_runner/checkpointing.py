@@ -17,6 +17,8 @@ from tcvq_runner.curves import Curves
 from tcvq_runner.distributed import barrier, on_first
 from tcvq_runner.failures import STOP_SIGNALS, Interrupted, StopRequest
 
+SCORES = ("val/bits", "val/mse")  # of stage 2, of stage 1
+
 
 class SafeCheckpointIO(CheckpointIO):
     """Reads and writes Lightning's checkpoints without ever running code from them."""
@@ -120,9 +122,11 @@ class Keeper(lightning.Callback):
         self._saved_step, self._saved_at = step, time.monotonic()
 
     def _score(self) -> float | None:
-        """Return the latest validation, None if there was none: what is lower is better."""
-        values = [value for _, name, value in self._curves.rows if name.startswith("val/")]
-        return values[-1] if values else None
+        """Return the latest validation, lower is better; None if there was none."""
+        for name in SCORES:
+            if values := [value for _, found, value in self._curves.rows if found == name]:
+                return values[-1]
+        return None
 
 
 def _validates_now(trainer: lightning.Trainer) -> bool:
