@@ -33,7 +33,7 @@ class Curves:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(_COLUMNS)
         writer.writerows(row for row in read_metrics(path) if row[0] != self.stage)
-        writer.writerows((self.stage, step, name, f"{value:.6g}") for step, name, value in self.rows)
+        writer.writerows((self.stage, step, name, f"{value:.9g}") for step, name, value in self.rows)
         write_text(path, text.getvalue())
 
 
