@@ -42,7 +42,7 @@ def test_only_the_first_of_two_processes_writes_and_speaks(runs, capfd):
 
 @pytest.mark.slow
 def test_two_processes_encode_into_the_same_files_as_one(copied, finished, tcvq):
-    status, out, _ = tcvq("encode", copied, "--devices", 2, "--device", "cpu", "--threads", 1)
+    status, _, _ = tcvq("encode", copied, "--devices", 2, "--device", "cpu", "--threads", 1)
     assert status == 0
     assert contents(copied) == contents(finished)
     assert {path.name for path in copied.iterdir()} == {path.name for path in finished.iterdir()}
