@@ -59,14 +59,19 @@ class Keeper(lightning.Callback):
         self._saved_at = self._began_at = time.monotonic()
         self._saved_step = self._seen = start.step if start else 0
         self._handlers = {each: signal.getsignal(each) for each in STOP_SIGNALS}
+        self._generators = _generators()
         self.seconds_before = 0.0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Put the random generators where they were, and our handlers in place of Lightning's."""
+        """Put our handlers in place of Lightning's, and the random generators where they were.
+
+        That is where the checkpoint found them, or where they stood before Lightning began: with several processes it
+        sets them back to the seed, and the run would not be the one that a single process does.
+        """
         for each, handler in self._handlers.items():
             signal.signal(each, handler)
-        if self._start is not None:
-            _restore_generators(read_state(self._start.rank(trainer.global_rank)))
+        start = self._start
+        _restore_generators(self._generators if start is None else read_state(start.rank(trainer.global_rank)))
         self._saved_at = self._began_at = time.monotonic()
 
     def on_train_batch_end(
