@@ -169,13 +169,22 @@ def test_asking_for_1_7_or_64_gives_the_same_first_samples_in_float32(make_prior
     assert torch.equal(drawn[1], drawn[64][:1])
 
 
-@pytest.mark.parametrize("kind", ["spiking", "gpt"])
-@pytest.mark.parametrize("cache", ["kv", "none"])
-def test_batches_of_1_7_and_64_give_the_same_samples_in_float64(make_prior, kind, cache):
-    prior = make_prior(kind=kind, n_classes=3, neighbourhood=1).double()
+STEPS = {"grid": (4, 3), "n_code_steps": 2}
+KINDS = {
+    "spiking": {},
+    "gpt": {"kind": "gpt"},
+    "per step": {"per_step": "joint", **STEPS},
+    "steps alone": {"per_step": "independent", **STEPS},
+    "options": {"rotary": True, "width": 16, "positions": "grid", "attention_norm": "position", "tie_weights": True},
+}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_batches_of_1_7_and_64_give_the_same_samples_with_any_cache_in_float64(make_prior, kind):
+    prior = make_prior(n_classes=3, neighbourhood=1, **KINDS[kind]).double()
     labels = torch.arange(64) % 3
-    expected = draw_grids(prior, 64, labels=labels, seed=1, micro_batch=64, cache=cache).indices
-    for micro_batch in (1, 7):
+    expected = draw_grids(prior, 64, labels=labels, seed=1, micro_batch=64, cache="none").indices
+    for micro_batch, cache in ((1, "auto"), (7, "kv")):
         few = {"labels": labels[:20], "seed": 1, "cache": cache, "micro_batch": micro_batch}
         assert torch.equal(draw_grids(prior, 20, **few).indices, expected[:20])
 
