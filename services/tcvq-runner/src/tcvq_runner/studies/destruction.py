@@ -9,12 +9,10 @@ from torch import Tensor
 
 from tcvq_codebook import time_operator
 from tcvq_eval import (
-    FeatureExtractor,
     Headline,
     Picture,
     Table,
     destruction_plot,
-    evaluate_fidelity,
     event_strips,
     image_grid,
 )
@@ -22,10 +20,10 @@ from tcvq_runner.batching import in_batches, tensors
 from tcvq_runner.config import Recipe
 from tcvq_runner.progress import Reporter
 from tcvq_runner.run_dir import RunFolder
-from tcvq_runner.samples import read_samples
 from tcvq_runner.stages import codes_of
+from tcvq_runner.studies.measures import Yardstick, drawn_indices, split_rows, yardstick
 from tcvq_runner.studies.result import Study, StudyFigure
-from tcvq_runner.wiring import Compute, feature_extractor, open_split
+from tcvq_runner.wiring import Compute, open_split
 from tcvq_vqvae import SpikingVQVAE, load_vqvae
 
 N_IMAGES = 1000
@@ -39,13 +37,13 @@ class Destroyed:
     Attributes:
         images: The decoded images or recordings, the batch first.
         change: Mean absolute difference to ``none`` of every sample, paired.
-        fd: Fréchet distance to real images; None where it is not measured.
+        fd: Fréchet distance to real images.
         error: Mean absolute difference to the original; None for generated index maps, which have none.
     """
 
     images: Float[Tensor, "N *frame"]
     change: Float[Tensor, " N"]
-    fd: float | None
+    fd: float
     error: float | None
 
 
@@ -63,16 +61,17 @@ def destruction(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: R
     """
     loaded = load_vqvae(folder.need(folder.vqvae))
     model, size = loaded.model.to(compute.device), recipe.eval.batch_size
-    drawn = read_samples(folder.need(folder.samples)).indices[:N_IMAGES]
-    held_out = codes_of(folder, "test", loaded.sha256).indices[:N_IMAGES].long()
-    x, extractor = tensors(open_split(recipe, "test"))[0], feature_extractor(recipe)
+    drawn = drawn_indices(folder, recipe, compute, min(recipe.sample.n, N_IMAGES))[0]
+    held_out = codes_of(folder, "test", loaded.sha256).indices.long()
+    x = tensors(open_split(recipe, "test"))[0]
+    n = min(len(drawn), len(held_out), len(x) // 2)
+    drawn, held_out, ruler = drawn[:n], held_out[split_rows(len(x), n)[1]], yardstick(recipe, x, n)
     names = modes(model.config.n_steps)
     with reporter.task("destruction", 2 * len(names), "mode") as task:
         decode = _decoder(model, size, compute, task.update)
-        generated = _all(decode, drawn, names, original=None, real=x, extractor=extractor)
-        codec = _all(decode, held_out, names, original=x[: len(held_out)], real=x, extractor=extractor)
-    noise = None if extractor is None else evaluate_fidelity(x[: len(drawn)], x, extractor).fd_noise_floor
-    return _study(folder, generated, codec, noise)
+        generated = _all(decode, drawn, names, original=None, ruler=ruler)
+        codec = _all(decode, held_out, names, original=ruler.others, ruler=ruler)
+    return _study(folder, generated, codec, ruler)
 
 
 def _decoder(
@@ -103,8 +102,7 @@ def _all(
     names: Sequence[str],
     *,
     original: Tensor | None,
-    real: Tensor,
-    extractor: FeatureExtractor | None,
+    ruler: Yardstick,
 ) -> dict[str, Destroyed]:
     plain, found = None, {}
     for mode in names:
@@ -113,41 +111,42 @@ def _all(
         found[mode] = Destroyed(
             images=images,
             change=(images.clamp(-1, 1) - plain.clamp(-1, 1)).abs().flatten(1).mean(1),
-            fd=None if extractor is None else evaluate_fidelity(images, real, extractor).fd,
+            fd=ruler.distance(images),
             error=None if original is None else (images.clamp(-1, 1) - original).abs().mean().item(),
         )
     return found
 
 
 def _study(
-    folder: RunFolder, generated: Mapping[str, Destroyed], codec: Mapping[str, Destroyed], noise: float | None
+    folder: RunFolder, generated: Mapping[str, Destroyed], codec: Mapping[str, Destroyed], ruler: Yardstick
 ) -> Study:
+    noise = ruler.noise_floor()
     columns = ["mode", "L1 to none, generated", "±", "L1 to none, test codes", "L1 to test images"]
-    columns += ["FD, generated", "FD, test codes"] if noise is not None else []
+    columns += ["FD, generated", "FD, test codes"]
     rows = []
     for mode, found in generated.items():
         row: list[object] = [mode, *_mean(found.change), codec[mode].change.mean().item(), codec[mode].error]
-        rows.append(row + ([found.fd, codec[mode].fd] if noise is not None else []))
+        rows.append([*row, found.fd, codec[mode].fd])
     series = {
         "generated codes": {mode: found.change.mean().item() for mode, found in generated.items()},
         "test codes": {mode: found.change.mean().item() for mode, found in codec.items()},
     }
-    distances = {mode: found.fd for mode, found in generated.items() if found.fd is not None}
+    distances = {mode: found.fd for mode, found in generated.items()}
     worst = max(generated, key=lambda mode: generated[mode].change.mean())
     return Study(
         name="destruction",
         title=f"Destruction of time: {folder.path}",
         question="How much of an image is in the order of its steps? The same generated codes are looked up once, and "
         "their steps are reversed, frozen or emptied before the decoder.",
-        answer=_answer(generated, codec, noise),
+        answer=_answer(generated, codec, f"{ruler.space}, noise floor {noise:.2f}"),
         table=Table(columns=columns, rows=rows, caption="L1 in pixel values from -1 to 1; ± is the standard error."),
         figures=[
             StudyFigure(
                 name="destruction",
                 alt="Change of the image in every mode",
                 draw=lambda kind: destruction_plot(series, distances, noise, kind=kind),
-                caption="Mean absolute change of the decoded image, paired with none"
-                + ("; right: Fréchet distance of generated images, dashed: real against real." if distances else "."),
+                caption="Mean absolute change of the decoded image, paired with none; right: Fréchet distance of "
+                f"generated images in {ruler.space}, dashed: real against real.",
             )
         ],
         pictures=[_strip(generated)],
@@ -169,7 +168,7 @@ def _study(
     )
 
 
-def _answer(generated: Mapping[str, Destroyed], codec: Mapping[str, Destroyed], noise: float | None) -> str:
+def _answer(generated: Mapping[str, Destroyed], codec: Mapping[str, Destroyed], space: str) -> str:
     last = f"last-{sum(mode.startswith('last-') for mode in generated)}"
     same = torch.equal(generated["last-1"].images, generated["none"].images)
     frozen = torch.equal(generated[last].images, generated["repeat"].images)
@@ -178,14 +177,10 @@ def _answer(generated: Mapping[str, Destroyed], codec: Mapping[str, Destroyed], 
         f"Mean absolute change of {len(generated['none'].images)} generated images, paired with none, pixels in "
         f"[-1, 1]: {parts}. On codes of test images the reconstruction error rises from {codec['none'].error:.3f} to "
         + ", ".join(f"{codec[mode].error:.3f} ({mode})" for mode in ("reverse", "repeat", "empty"))
+        + f". Fréchet distance of the generated images in {space}: "
+        + ", ".join(f"{mode} {generated[mode].fd:.2f}" for mode in ("none", "reverse", "repeat", "empty"))
         + "."
     )
-    if noise is not None:
-        text += (
-            f" Fréchet distance of the generated images, noise floor {noise:.2f}: "
-            + ", ".join(f"{mode} {generated[mode].fd:.2f}" for mode in ("none", "reverse", "repeat", "empty"))
-            + "."
-        )
     return (
         f"{text} last-1 is {'' if same else 'NOT '}bit equal to none, {last} is {'' if frozen else 'NOT '}bit equal to "
         "repeat. The decoder was trained on intact sequences: part of any drop is its surprise, not lost information."

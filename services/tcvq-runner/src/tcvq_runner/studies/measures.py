@@ -161,23 +161,62 @@ def drawn_indices(folder: RunFolder, recipe: Recipe, compute: Compute, n: int) -
     return drawn.cpu(), prior.sha256
 
 
+@dataclass(frozen=True, slots=True)
+class Yardstick:
+    """Fréchet distances to the same n real images in one feature space.
+
+    Attributes:
+        space: Name of the space.
+        features: Maps images to features.
+        real: Features of the n real images that everything is compared with.
+        others: n other real images, for the noise floor.
+    """
+
+    space: str
+    features: Features
+    real: Float[Tensor, "n F"]
+    others: Tensor
+
+    def distance(self, images: Tensor) -> float:
+        """Return the distance of n images, clamped and rounded as a file of 8 bits would."""
+        return frechet_distance(self.real, self.features(_saved(images)))
+
+    def spread(self, images: Tensor) -> float:
+        """Return the standard deviation of the distance over resampled images."""
+        fake, generator = self.features(_saved(images)), torch.Generator().manual_seed(0)
+        rows = [torch.randint(len(fake), (len(fake),), generator=generator) for _ in range(_RESAMPLES)]
+        return torch.tensor([frechet_distance(self.real, fake[row]) for row in rows]).std().item()
+
+    def noise_floor(self) -> float:
+        """Return the distance of real to real images."""
+        return self.distance(self.others)
+
+
+def yardstick(recipe: Recipe, x: Tensor, n: int) -> Yardstick:
+    """Divide real images at random into n that are compared with and n others."""
+    space, features = feature_space(recipe)
+    first, second = split_rows(len(x), n)
+    return Yardstick(space, features, features(_saved(x[first])), x[second])
+
+
+def split_rows(total: int, n: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """Return two disjoint random sets of n rows, the same in every study."""
+    first, second, _ = torch.randperm(total, generator=torch.Generator().manual_seed(0)).tensor_split([n, 2 * n])
+    return first, second
+
+
 def _distances(recipe: Recipe, samples: Tensor, x_hat: Tensor, x: Tensor) -> dict[str, Any]:
     """Return distances of samples and of reconstructions, each of n against the same n real ones."""
-    space, features = feature_space(recipe)
     n = min(len(samples), len(x) // 2)
-    first, second, _ = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).tensor_split([n, 2 * n])
-    real, fake = features(_saved(x[first])), features(_saved(samples[:n]))
-    generator = torch.Generator().manual_seed(0)
-    resampled = [frechet_distance(real, fake[torch.randint(n, (n,), generator=generator)]) for _ in range(_RESAMPLES)]
-    events = x.ndim == 5
+    ruler, samples = yardstick(recipe, x, n), samples[:n]
     return {
-        "space": space,
+        "space": ruler.space,
         "n": n,
-        "fd": frechet_distance(real, fake),
-        "fd_spread": torch.tensor(resampled).std().item(),
-        "fd_codec": frechet_distance(real, features(_saved(x_hat[second]))),
-        "fd_noise_floor": frechet_distance(real, features(_saved(x[second]))),
-        "fd_reversed": frechet_distance(real, features(_saved(x[second].flip(1)))) if events else None,
+        "fd": ruler.distance(samples),
+        "fd_spread": ruler.spread(samples),
+        "fd_codec": ruler.distance(x_hat[split_rows(len(x), n)[1]]),
+        "fd_noise_floor": ruler.noise_floor(),
+        "fd_reversed": ruler.distance(ruler.others.flip(1)) if x.ndim == 5 else None,
     }
 
 
