@@ -112,6 +112,13 @@ def gpu(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def browser(session: nox.Session) -> None:
+    """Open a report in the Chromium of this machine (Debian: apt-get install chromium)."""
+    sync(session, "--group", "test", "--group", "browser")
+    pytest(session, "browser", "tests/integration/test_report_in_browser.py")
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Run every benchmark of every package; each prints its own table."""
     sync(session, "--group", "peers")

@@ -63,11 +63,13 @@ class Table:
         columns: Headings.
         rows: Values, one per column; numbers are shortened for the page and exact in the JSON file.
         caption: Text under the table.
+        folded: Title of a long table that the reader unfolds; empty shows it at once.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     caption: str = ""
+    folded: str = ""
 
     def __post_init__(self) -> None:
         """Reject rows that do not fit the headings."""

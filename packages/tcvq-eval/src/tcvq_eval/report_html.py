@@ -74,7 +74,8 @@ def _wide_table(table: Table) -> str:
     )
     caption = f"<p class=note>{escape(table.caption)}</p>" if table.caption else ""
     head = f"<thead><tr>{head}</tr></thead>"
-    return f'<div class="scroll"><table class=wide>{head}<tbody>{body}</tbody></table></div>{caption}'
+    shown = f'<div class="scroll"><table class=wide>{head}<tbody>{body}</tbody></table></div>{caption}'
+    return _details(table.folded, shown) if table.folded else shown
 
 
 def _flatten(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:

@@ -18,6 +18,7 @@ from tcvq_eval import (
 )
 from tcvq_runner.batching import in_batches, tensors
 from tcvq_runner.config import Recipe
+from tcvq_runner.networks import look_into
 from tcvq_runner.progress import Reporter
 from tcvq_runner.report import compose
 from tcvq_runner.run_dir import RunFolder
@@ -64,9 +65,10 @@ def evaluate(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Repo
     """
     with folder.step("eval"):
         found = measure(folder, recipe, compute, reporter)
+        networks = look_into(folder, recipe, compute)
         pairs = reconstruction_grid(found.x[:16], found.x_hat[:16])
         write_bytes(folder.reconstructions_png, pairs)
-    write_report(folder.path, compose(folder, recipe, found, pairs))
+    write_report(folder.path, compose(folder, recipe, found, pairs, networks))
 
 
 def measure(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter) -> Findings:

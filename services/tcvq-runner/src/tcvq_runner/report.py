@@ -19,6 +19,7 @@ from tcvq_eval import (
 from tcvq_runner.config import Recipe
 from tcvq_runner.curves import read_metrics
 from tcvq_runner.drawing import sample_sheet
+from tcvq_runner.networks import Networks, network_headlines, network_metrics, network_sections
 from tcvq_runner.recipe import recipe_tree
 from tcvq_runner.run_dir import RunFolder
 
@@ -36,7 +37,7 @@ def next_commands(path: Path) -> dict[str, str]:
     }
 
 
-def compose(folder: RunFolder, recipe: Recipe, found: "Findings", pairs: bytes) -> Report:
+def compose(folder: RunFolder, recipe: Recipe, found: "Findings", pairs: bytes, networks: Networks) -> Report:
     """Return the report of a run.
 
     Args:
@@ -44,6 +45,7 @@ def compose(folder: RunFolder, recipe: Recipe, found: "Findings", pairs: bytes) 
         recipe: What was run.
         found: What was measured.
         pairs: PNG of test images above their reconstructions.
+        networks: What was measured of the networks themselves.
     """
     steps = folder.steps()
     sampled = sample_headlines(found.fidelity) if found.fidelity else []
@@ -53,12 +55,13 @@ def compose(folder: RunFolder, recipe: Recipe, found: "Findings", pairs: bytes) 
         "samples": found.fidelity or {"skipped": found.skipped},
         "prior": {"test_bits_per_code": _test_bits(folder)},
         "samples_per_second": steps.get("sample", {}).get("samples_per_second"),
+        **network_metrics(networks),
     }
     return Report(
         title=f"tcvq run: {recipe.name}",
         summary=f"A spiking image generator trained on {recipe.data.name}, seed {recipe.seed}.",
-        headlines=[*sampled, *_model_headlines(found, _test_bits(folder))],
-        sections=_sections(folder, found, pairs),
+        headlines=[*sampled, *_model_headlines(found, _test_bits(folder)), *network_headlines(networks)],
+        sections=[*_sections(folder, found, pairs), *network_sections(networks)],
         metrics=metrics,
         timings={name: float(step["seconds"]) for name, step in steps.items()},
         config=recipe_tree(recipe),

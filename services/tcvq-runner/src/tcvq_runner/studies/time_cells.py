@@ -1,6 +1,6 @@
 """`tcvq study time-cells`: do the entries of a codebook fire in an order of their own, and more so than by chance?"""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ from tcvq_codebook import TemporalCodebook, principal_paths, temporal_profile, u
 from tcvq_data import ImageSource, read_batch
 from tcvq_eval import Headline, Table, TimeCellPanels, TimeCells, evaluate_time_cells, time_cell_figure
 from tcvq_runner.config import Recipe
-from tcvq_runner.progress import Reporter, Task
+from tcvq_runner.progress import Reporter
 from tcvq_runner.recipe import ConfigError
 from tcvq_runner.run_dir import RunFolder
 from tcvq_runner.studies.result import Study, StudyFigure
@@ -49,6 +49,22 @@ class Population:
 def time_cells(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter) -> Study:
     """Measure the order of a run's codes in time, beside permuted steps and a network with random weights.
 
+    Raises as `populations`.
+    """
+    with reporter.task("time cells", 2, "network") as task:
+        return _study(folder.path, *populations(folder, recipe, compute, done=task.update))
+
+
+def populations(
+    folder: RunFolder,
+    recipe: Recipe,
+    compute: Compute,
+    *,
+    limit: int = N_IMAGES,
+    done: Callable[[int], None] = lambda _: None,
+) -> tuple[Population, Population]:
+    """Return the codes of a run as units over time, and those of the same network with random weights.
+
     Raises:
         RunFolderError: The VQ-VAE is missing.
         ConfigError: The codebook is not temporal, or has a single step.
@@ -61,12 +77,13 @@ def time_cells(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Re
             f"{type(trained.codebook).__name__} and n_steps {trained.config.n_steps}"
         )
     source = open_split(recipe, "test")
-    images = _Images(source, min(N_IMAGES, len(source)), recipe.eval.batch_size, compute)
+    images = _Images(source, min(limit, len(source)), recipe.eval.batch_size, compute)
     random = _untrained(trained.config, images, seed=stage_seed(recipe.seed, "time-cells"))
-    with reporter.task("time cells", 2 * images.n, "image") as task:
-        ours = _population(trained.to(compute.device), images, task, done=0)
-        control = _population(random, images, task, done=images.n)
-    return _study(folder.path, ours, control)
+    ours = _population(trained.to(compute.device), images)
+    done(1)
+    control = _population(random, images)
+    done(2)
+    return ours, control
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +113,7 @@ def _untrained(config: VQVAEConfig, images: _Images, seed: int) -> SpikingVQVAE:
 
 
 @torch.no_grad()
-def _population(model: SpikingVQVAE, images: _Images, task: Task, done: int) -> Population:
+def _population(model: SpikingVQVAE, images: _Images) -> Population:
     """Average the latents that fall to each code, over even and over odd images."""
     codebook = model.codebook.codebook.detach()
     n_embed, n_steps, width = codebook.shape
@@ -113,8 +130,6 @@ def _population(model: SpikingVQVAE, images: _Images, task: Task, done: int) -> 
             chosen = indices[half::2].flatten()
             sums[half].index_add_(0, chosen, sites[half::2].flatten(0, 2))
             counts[half] += torch.bincount(chosen, minlength=n_embed)
-        done += indices.shape[0]
-        task.update(done)
     used = (counts >= MIN_SITES).all(0)
     means = (sums / counts.clamp(min=1)[..., None])[:, used].unflatten(2, (n_steps, width)).cpu()
     first, second = (unit_activity(half) for half in means)
@@ -129,7 +144,7 @@ def _population(model: SpikingVQVAE, images: _Images, task: Task, done: int) -> 
     )
 
 
-def _panels(ours: Population, control: Population) -> TimeCellPanels:
+def panels_of(ours: Population, control: Population) -> TimeCellPanels:
     """Return what the figure shows."""
     profile = temporal_profile(ours.codebook, ours.counts)
     by_use = ours.counts.argsort(descending=True)
@@ -156,7 +171,7 @@ def _panels(ours: Population, control: Population) -> TimeCellPanels:
     )
 
 
-def _answer(ours: Population, control: Population) -> str:
+def answer_of(ours: Population, control: Population) -> str:
     """Return the paragraph of numbers."""
     order = ours.order
     gap = order.agreement - control.order.agreement
@@ -172,7 +187,7 @@ def _answer(ours: Population, control: Population) -> str:
 
 
 def _study(path: Path, ours: Population, control: Population) -> Study:
-    order, panels = ours.order, _panels(ours, control)
+    order, panels = ours.order, panels_of(ours, control)
     rows = [
         _row("trained", ours),
         ["steps permuted", order.n_units, order.chance, order.chance_high, None, None, None],
@@ -183,7 +198,7 @@ def _study(path: Path, ours: Population, control: Population) -> Study:
         name="time-cells",
         title=f"Time cells of {path}",
         question="Do the codes fire at steps of their own, and more so than chance and than an untrained encoder?",
-        answer=_answer(ours, control),
+        answer=answer_of(ours, control),
         table=Table(columns=columns, rows=rows),
         figures=[
             StudyFigure(
@@ -210,7 +225,7 @@ def _study(path: Path, ours: Population, control: Population) -> Study:
                 reference=f"random weights {control.variance_share:.3f}",
             ),
         ],
-        metrics={name: _numbers(found) for name, found in (("trained", ours), ("random_weights", control))},
+        metrics={name: numbers_of(found) for name, found in (("trained", ours), ("random_weights", control))},
         commands={"make this again": f"tcvq study time-cells {path}"},
     )
 
@@ -233,7 +248,8 @@ def _row(name: str, found: Population) -> list[object]:
     return [name, order.n_units, order.agreement, order.chance_high, order.p_value, chance, found.variance_share]
 
 
-def _numbers(found: Population) -> dict[str, object]:
+def numbers_of(found: Population) -> dict[str, object]:
+    """Return what was measured of one network, for a JSON file."""
     order = found.order
     return {
         "verdict": order.verdict,
