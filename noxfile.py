@@ -93,7 +93,8 @@ def wheels(session: nox.Session) -> None:
 @nox.session
 def integration(session: nox.Session) -> None:
     """Tests of what no single package can test: contracts, golden numbers, the pipeline, docs, the architecture."""
-    sync(session, "--group", "test", "--group", "lint")
+    browser = ["--group", "browser"] if shutil.which("chromium") else []  # opens a report where there is a Chromium
+    sync(session, "--group", "test", "--group", "lint", *browser)
     pytest(session, "integration", "tests")
 
 
@@ -109,13 +110,6 @@ def gpu(session: nox.Session) -> None:
     """Tests that need a CUDA device."""
     sync(session, "--group", "test")
     pytest(session, "gpu", "-m", "gpu", "packages", "services", "tests")
-
-
-@nox.session(default=False)
-def browser(session: nox.Session) -> None:
-    """Open a report in the Chromium of this machine (Debian: apt-get install chromium)."""
-    sync(session, "--group", "test", "--group", "browser")
-    pytest(session, "browser", "tests/integration/test_report_in_browser.py")
 
 
 @nox.session(default=False)

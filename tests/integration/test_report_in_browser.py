@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 SCREENSHOTS = os.environ.get("TCVQ_SCREENSHOTS")  # a folder to look at them
 
 
 @pytest.fixture(scope="module")
 def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: uv run nox -s browser")
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: uv sync --group browser")
     if CHROMIUM is None:
-        pytest.skip("needs Chromium: on Debian apt-get install chromium, then uv run nox -s browser")
+        pytest.skip("needs Chromium: on Debian apt-get install chromium")
     with api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
