@@ -82,7 +82,7 @@ def per_step_codes(latents: list[Path], of: Grids) -> Grids:
     codebook.eval()
     indices = []
     for z in (z_train, z_test):
-        steps = torch.cat([codebook.encode(part).indices for part in z.split(500, dim=1)], dim=1)  # (T, S, h, w)
+        steps = torch.cat([codebook.encode(part) for part in z.split(500, dim=1)], dim=1)  # (T, S, h, w)
         indices.append(steps.transpose(0, 1).flatten(1, 2))
     return Grids(
         train=indices[0],
