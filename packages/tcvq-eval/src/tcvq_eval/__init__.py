@@ -2,15 +2,23 @@
 
 from importlib.metadata import version
 
-from .codebook import CodeUsage, code_usage
-from .comparison import Fidelity, as_saved, evaluate_fidelity, fd_fashion, noise_floor
+from .codebook import CodeUsage, StepContributions, StepMeter, code_usage
+from .comparison import Fidelity, as_saved, evaluate_fidelity, fd_fashion, fidelity_of_features, halves, noise_floor
 from .energy import HOROWITZ_45NM, Energy, EnergyRow, EnergyTable, LayerWork, SideWork, estimate_energy, input_kind
 from .event_features import EventClassifier, EventTraining, cached_event_classifier, train_event_classifier
 from .event_statistics import CountCheck, StatisticDistance, count_check, event_statistics, statistic_distances
 from .event_suite import EventEvaluation, TemporalYardstick, destroyed, evaluate_events, temporal_yardsticks
 from .feature_set import FeatureSet, cached_features, extract_features, gather_features, load_features, save_features
 from .features import FashionFeatures
-from .fidelity import DensityCoverage, PrecisionRecall, density_coverage, frechet_distance, nearest, precision_recall
+from .fidelity import (
+    DensityCoverage,
+    PrecisionRecall,
+    density_coverage,
+    frechet_distance,
+    nearest,
+    nearest_in_batches,
+    precision_recall,
+)
 from .figures import (
     Bars,
     Curve,
@@ -36,10 +44,18 @@ from .interface import INTERFACE_VERSION, FeatureExtractor
 from .kernel import KernelDistance, kernel_distance, mmd
 from .measurement import METRICS, Measurement, measure, skipped
 from .pretrained import KNOWN_WEIGHTS, MissingWeightsError, find_weights, weights_folder
-from .reconstruction import Reconstruction, evaluate_reconstruction, psnr, ssim
+from .reconstruction import Reconstruction, ReconstructionMeter, evaluate_reconstruction, psnr, ssim
 from .report import Headline, Picture, Report, ReportFiles, Section, Table, write_report
 from .resampling import fd_infinity, half_spread
-from .samples import ClassAgreement, Memorisation, SampleEvaluation, class_agreement, evaluate_samples, memorisation
+from .samples import (
+    ClassAgreement,
+    Memorisation,
+    SampleEvaluation,
+    class_agreement,
+    evaluate_samples,
+    memorisation,
+    memorisation_of,
+)
 from .score import InceptionScore, inception_score
 from .sources import Source, open_source, tensor_source
 from .summary import nearest_section, sample_headlines
@@ -85,6 +101,7 @@ __all__ = [
     "Picture",
     "PrecisionRecall",
     "Reconstruction",
+    "ReconstructionMeter",
     "Report",
     "ReportFiles",
     "SampleEvaluation",
@@ -92,6 +109,8 @@ __all__ = [
     "SideWork",
     "Source",
     "StatisticDistance",
+    "StepContributions",
+    "StepMeter",
     "Table",
     "TemporalYardstick",
     "TimeCellPanels",
@@ -121,6 +140,7 @@ __all__ = [
     "extract_features",
     "fd_fashion",
     "fd_infinity",
+    "fidelity_of_features",
     "find_weights",
     "fingerprint_differences",
     "firing_rate_map",
@@ -131,6 +151,7 @@ __all__ = [
     "gaussian_distance",
     "gaussian_of",
     "half_spread",
+    "halves",
     "image_grid",
     "inception_score",
     "input_kind",
@@ -139,8 +160,10 @@ __all__ = [
     "loss_curves",
     "measure",
     "memorisation",
+    "memorisation_of",
     "mmd",
     "nearest",
+    "nearest_in_batches",
     "nearest_section",
     "noise_floor",
     "open_source",

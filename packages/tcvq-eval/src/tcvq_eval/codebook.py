@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -26,6 +26,59 @@ class CodeUsage:
     used_fraction: float
     perplexity: float
     counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepContributions:
+    """What each step of the trajectories contributes.
+
+    Attributes:
+        error: Per step, the mean squared quantisation error ‖z_t - z_q,t‖² of a site.
+        relative: The same over ‖z_t‖².
+        energy: Per step, the share of ‖z_q,t‖² in the sum over steps.
+        change: Per step after the first, ‖z_q,t - z_q,t-1‖² over the mean ‖z_q,t‖².
+    """
+
+    error: tuple[float, ...]
+    relative: tuple[float, ...]
+    energy: tuple[float, ...]
+    change: tuple[float, ...]
+
+
+class StepMeter:
+    """Adds up per-step contributions of latents over batches."""
+
+    def __init__(self) -> None:
+        self._sites = 0
+        self._sums: Tensor | None = None
+
+    @torch.no_grad()
+    def update(self, z: Float[Tensor, "T B D h w"], z_q: Float[Tensor, "T B D h w"]) -> None:
+        """Add a batch of latents and what the codebook made of them."""
+
+        def power(x: Tensor) -> Tensor:
+            return x.double().square().sum(dim=(1, 2, 3, 4)).cpu()
+
+        step = power(z_q.diff(dim=0, prepend=z_q[:1]))
+        sums = torch.stack([power(z - z_q), power(z), power(z_q), step])
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._sites += z[0, :, 0].numel()
+
+    def result(self) -> StepContributions:
+        """Return the contributions over all batches.
+
+        Raises:
+            ValueError: There was none.
+        """
+        if self._sums is None:
+            raise ValueError("step contributions need at least one batch of latents")
+        error, z, z_q, step = self._sums
+        return StepContributions(
+            error=tuple((error / self._sites).tolist()),
+            relative=tuple((error / z).tolist()),
+            energy=tuple((z_q / z_q.sum()).tolist()),
+            change=tuple((step[1:] / z_q.mean()).tolist()),
+        )
 
 
 def code_usage(indices: Int[Tensor, "*any"], n_embed: int) -> CodeUsage:

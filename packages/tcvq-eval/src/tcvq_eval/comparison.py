@@ -111,14 +111,45 @@ def evaluate_fidelity(
         ValueError: There are too few images for ``k``, or the extractor rejects them.
     """
     n = min(len(fake), len(real) // 2)
-    fake_features = extractor(as_saved(fake[:n]))
     first, second = halves(len(real), n, seed)
-    real_a, real_b = extractor(as_saved(real[first])), extractor(as_saved(real[second]))
-    samples, ceiling = precision_recall(real_a, fake_features, k), precision_recall(real_a, real_b, k)
+    rows = torch.cat([first, second])
+    features = torch.empty(len(real), extractor.num_features, device=real.device)
+    features[rows] = extractor(as_saved(real[rows])).to(real.device)
+    return fidelity_of_features(
+        extractor(as_saved(fake[:n])), features, extractor, real_split=real_split, k=k, seed=seed
+    )
+
+
+def fidelity_of_features(
+    fake: Float[Tensor, "M F"],
+    real: Float[Tensor, "N F"],
+    extractor: FeatureExtractor,
+    *,
+    real_split: str = "test",
+    k: int = 3,
+    seed: int = 0,
+) -> Fidelity:
+    """Compare features of generated and real images as `evaluate_fidelity` does, for sets that are read in batches.
+
+    Args:
+        fake: Features of the generated images, of which the first ``n`` count.
+        real: Features of the real ones.
+        extractor: What made both.
+        real_split: Name of the real set in the fingerprint.
+        k: Neighbours that set the radius of a ball.
+        seed: Of the division of the real set.
+
+    Raises:
+        ValueError: There are too few images for ``k``.
+    """
+    n = min(len(fake), len(real) // 2)
+    fake, (first, second) = fake[:n], halves(len(real), n, seed)
+    real_a, real_b = real[first], real[second]
+    samples, ceiling = precision_recall(real_a, fake, k), precision_recall(real_a, real_b, k)
     thin = n <= extractor.num_features
     return Fidelity(
         n=n,
-        fd=frechet_distance(real_a, fake_features),
+        fd=frechet_distance(real_a, fake),
         fd_noise_floor=frechet_distance(real_a, real_b),
         precision=samples.precision,
         recall=samples.recall,

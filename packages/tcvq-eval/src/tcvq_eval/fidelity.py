@@ -1,5 +1,6 @@
 """How close two sets of images are as distributions, measured on their feature vectors."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -98,6 +99,32 @@ def nearest(queries: Float[Tensor, "N *d"], reference: Float[Tensor, "M *d"]) ->
     indices = torch.cat([torch.cdist(chunk, flat).argmin(dim=1) for chunk in chunks])
     distances = (queries.flatten(1) - flat[indices]).norm(dim=1)  # cdist's matrix product is inexact near zero
     return distances, indices
+
+
+def nearest_in_batches(
+    queries: Float[Tensor, "N *d"], batches: Iterable[Float[Tensor, "_ *d"]]
+) -> tuple[Float[Tensor, " N"], Float[Tensor, "N *d"], int]:
+    """Find the nearest item of a large set to each query, holding one batch of the set at a time.
+
+    Returns:
+        Distances, the nearest items themselves, and the number of items searched.
+
+    Raises:
+        ValueError: There is no query or no batch.
+    """
+    if not len(queries):
+        raise ValueError("a search for nearest neighbours needs at least one query")
+    best = torch.full((len(queries),), torch.inf, dtype=queries.dtype, device=queries.device)
+    twins, searched = queries.clone(), 0
+    for batch in batches:
+        items = batch.to(queries)
+        distances, rows = nearest(queries, items)
+        closer = distances < best
+        best[closer], twins[closer] = distances[closer], items[rows[closer]]
+        searched += len(items)
+    if not searched:
+        raise ValueError("a search for nearest neighbours needs a set to search")
+    return best, twins, searched
 
 
 def _radii(features: Tensor, k: int) -> Tensor:

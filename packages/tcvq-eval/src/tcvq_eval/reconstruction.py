@@ -1,5 +1,6 @@
 """How close reconstructions are to their originals: L1, MSE, PSNR and SSIM, per image and averaged."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ class Reconstruction:
         psnr_std: Standard deviation of the PSNR over images, in dB; not a number where ``psnr`` is infinite.
         ssim: Mean structural similarity, between -1 and 1.
         ssim_std: Standard deviation of the SSIM over images.
+        lpips: Mean perceptual distance; None where its weights are not here.
     """
 
     n: int
@@ -30,6 +32,7 @@ class Reconstruction:
     psnr_std: float
     ssim: float
     ssim_std: float
+    lpips: float | None = None
 
 
 def psnr(x: Float[Tensor, "N C H W"], x_hat: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"]:
@@ -53,32 +56,78 @@ def ssim(x: Float[Tensor, "N C H W"], x_hat: Float[Tensor, "N C H W"]) -> Float[
     return value.reshape(len(x))
 
 
-@torch.no_grad()
-def evaluate_reconstruction(x: Float[Tensor, "N C H W"], x_hat: Float[Tensor, "M C H W"]) -> Reconstruction:
+class ReconstructionMeter:
+    """Compares reconstructions with their originals batch by batch; memory grows by a few numbers per image.
+
+    Args:
+        perceptual: Returns the LPIPS of each pair of images in [-1, 1], if its weights are here.
+    """
+
+    def __init__(self, perceptual: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
+        self._perceptual = perceptual
+        self._rows: list[Tensor] = []
+
+    @torch.no_grad()
+    def update(self, x: Float[Tensor, "N C H W"], x_hat: Float[Tensor, "M C H W"]) -> None:
+        """Compare a batch; frames of recordings count as images.
+
+        Args:
+            x: Originals in [-1, 1], at least 6 pixels high and wide.
+            x_hat: Reconstructions in the same order; clamped to [-1, 1] here, as when they are saved.
+
+        Raises:
+            ValueError: The shapes differ or there is no image.
+        """
+        if x.shape != x_hat.shape or not len(x):
+            raise ValueError(
+                f"originals {tuple(x.shape)} and reconstructions {tuple(x_hat.shape)} must be equally many, at least "
+                "one, and of one shape"
+            )
+        for a, b in zip(x.float().split(BATCH), x_hat.float().clamp(-1, 1).split(BATCH), strict=True):
+            difference = (b - a).double().flatten(1)
+            rows = [difference.abs().mean(dim=1), difference.square().mean(dim=1), psnr(a.double(), b.double())]
+            rows.append(ssim(a, b).double())
+            if self._perceptual is not None:
+                rows.append(self._perceptual(a, b).double().reshape(len(a)))
+            self._rows.append(torch.stack(rows, dim=1).cpu())
+
+    def result(self) -> Reconstruction:
+        """Return the means over all images.
+
+        Raises:
+            ValueError: There was no image.
+        """
+        if not self._rows:
+            raise ValueError("no reconstruction was compared")
+        rows = torch.cat(self._rows)
+        mean, std = rows.mean(dim=0).tolist(), rows.std(dim=0, correction=0).tolist()
+        return Reconstruction(
+            n=len(rows),
+            l1=mean[0],
+            mse=mean[1],
+            psnr=mean[2],
+            psnr_std=std[2],
+            ssim=mean[3],
+            ssim_std=std[3],
+            lpips=mean[4] if len(mean) > 4 else None,
+        )
+
+
+def evaluate_reconstruction(
+    x: Float[Tensor, "N C H W"],
+    x_hat: Float[Tensor, "M C H W"],
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Reconstruction:
     """Compare reconstructions with their originals, in float64 (the SSIM of each image in float32).
 
     Args:
         x: Originals in [-1, 1], at least 6 pixels high and wide.
         x_hat: Reconstructions in the same order; clamped to [-1, 1] here, as when they are saved.
+        perceptual: Returns the LPIPS of each pair of images, if its weights are here.
 
     Raises:
         ValueError: The shapes differ or there is no image.
     """
-    if x.shape != x_hat.shape or not len(x):
-        raise ValueError(
-            f"originals {tuple(x.shape)} and reconstructions {tuple(x_hat.shape)} must be equally many, at least one, "
-            "and of one shape"
-        )
-    pairs = list(zip(x.float().split(BATCH), x_hat.float().clamp(-1, 1).split(BATCH), strict=True))
-    difference = torch.cat([(b - a).double().flatten(1) for a, b in pairs])
-    psnrs = torch.cat([psnr(a.double(), b.double()) for a, b in pairs])
-    ssims = torch.cat([ssim(a, b) for a, b in pairs]).double()
-    return Reconstruction(
-        n=len(x),
-        l1=difference.abs().mean().item(),
-        mse=difference.square().mean().item(),
-        psnr=psnrs.mean().item(),
-        psnr_std=psnrs.std(correction=0).item(),
-        ssim=ssims.mean().item(),
-        ssim_std=ssims.std(correction=0).item(),
-    )
+    meter = ReconstructionMeter(perceptual)
+    meter.update(x, x_hat)
+    return meter.result()

@@ -97,14 +97,29 @@ def memorisation(
         raise ValueError(
             f"memorisation needs samples, training and held-out data; got {len(samples)}, {len(train)}, {len(held_out)}"
         )
-    per_value = samples[0].numel() ** -0.5
-    ours, theirs = nearest(samples, train)[0] * per_value, nearest(held_out, train)[0] * per_value
+    return memorisation_of(
+        nearest(samples, train)[0], nearest(held_out, train)[0], values=samples[0].numel(), n_train=len(train)
+    )
+
+
+def memorisation_of(
+    ours: Float[Tensor, " N"], theirs: Float[Tensor, " L"], *, values: int, n_train: int
+) -> Memorisation:
+    """Compare distances to the nearest training item, for training sets that are searched in batches.
+
+    Args:
+        ours: Euclidean distance of each sample to its nearest training item.
+        theirs: The same of held-out data.
+        values: Numbers per item, such as pixels.
+        n_train: Training items searched.
+    """
+    ours, theirs = ours * values**-0.5, theirs * values**-0.5
     return Memorisation(
         sample_distance=ours.median().item(),
         held_out_distance=theirs.median().item(),
         ratio=(ours.median() / theirs.median()).item(),
         copies=(ours < theirs.quantile(0.01)).double().mean().item(),
-        n_train=len(train),
+        n_train=n_train,
     )
 
 

@@ -43,16 +43,20 @@ def evaluate(
     if run is None and real is not None and fake is not None:
         _compare(real, fake, compute, as_json=as_json, cache=cache, **options)
     elif run is not None and real is None and fake is None:
-        _measure_run(run, compute, options, as_json)
+        _measure_run(run, compute, as_json=as_json, cache=cache, **options)
     else:
         raise click.UsageError("give a RUN, or both --real SET and --fake SET")
 
 
-def _measure_run(run: Path, compute: dict[str, Any], options: dict[str, Any], as_json: bool) -> None:
-    from tcvq_runner import evaluation, session
+def _measure_run(run: Path, compute: dict[str, Any], *, as_json: bool, **options: Any) -> None:
+    from tcvq_runner import distances, evaluation, session
 
+    if options.pop("extractor") == "fashion":
+        raise click.UsageError("--extractor is for --real and --fake; a run takes every extractor that fits its data")
+    asked = options["weights"] is not None or bool(options["metrics"])
+    request = distances.Request(inception=asked, **options)
     with session.old_session(run, **compute) as at:
-        evaluation.evaluate(at.folder, at.recipe, at.compute, at.reporter)
+        evaluation.evaluate(at.folder, at.recipe, at.compute, at.reporter, request)
         click.echo(at.folder.report_json.read_text("utf-8") if as_json else f"report: {at.folder.report_html}")
 
 

@@ -2,23 +2,41 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tcvq_data import ArtifactError, sha256_file, write_bytes
 from tcvq_eval import (
     CodeUsage,
+    EventEvaluation,
+    FashionFeatures,
+    Measurement,
+    Memorisation,
     Reconstruction,
     SampleEvaluation,
+    StepContributions,
+    as_saved,
+    class_agreement,
     code_usage,
-    evaluate_reconstruction,
-    evaluate_samples,
+    event_strips,
+    fidelity_of_features,
+    halves,
     reconstruction_grid,
     write_report,
 )
-from tcvq_runner.batching import in_batches, tensors
+from tcvq_eval import measure as measure_sets
 from tcvq_runner.config import Recipe
+from tcvq_runner.distances import (
+    IMAGE_METRICS,
+    Request,
+    event_distances,
+    inception_distances,
+    known_features,
+    origin_of,
+)
 from tcvq_runner.networks import look_into
+from tcvq_runner.passes import CodecPass, codec_pass, nearest_training
 from tcvq_runner.progress import Reporter
 from tcvq_runner.report import compose
 from tcvq_runner.run_dir import RunFolder
@@ -35,28 +53,47 @@ class Findings:
     """What was measured of a run.
 
     Attributes:
-        x: Test images.
+        x: The first test images, or recordings ``(N, T, 2, H, W)``.
         x_hat: Their reconstructions.
-        train: Training images.
+        train: The nearest training image of each sample.
         samples: Generated images.
-        reconstruction: How close ``x_hat`` is to ``x``.
+        reconstruction: How close reconstructions are, over the whole test split.
         usage: Use of the codebook by the test images.
-        fidelity: Distance of the samples from the test images; None where it cannot be measured.
+        steps: What each step of the trajectories contributes.
+        fidelity: Distance of the samples from the test images in the features of a classifier; None if there is none.
         skipped: Why not, then.
+        distances: The same by further measures, in these features and in Inception's.
+        events: The suite for recordings; None for images.
+        events_skipped: Why recordings could not be measured; empty if they could.
+        memorisation: Distance of the samples to the training set.
     """
 
-    x: Float[Tensor, "N C H W"]
-    x_hat: Float[Tensor, "N C H W"]
-    train: Float[Tensor, "M C H W"]
+    x: Float[Tensor, "N *shape"]
+    x_hat: Float[Tensor, "N *shape"]
+    train: Float[Tensor, "M *shape"]
     samples: Samples
     reconstruction: Reconstruction
     usage: CodeUsage
+    steps: StepContributions
     fidelity: SampleEvaluation | None
     skipped: str
+    distances: tuple[Measurement, ...]
+    events: EventEvaluation | None
+    events_skipped: str
+    memorisation: Memorisation
 
 
-def evaluate(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter) -> None:
+def evaluate(
+    folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter, request: Request | None = None
+) -> None:
     """Measure the run and write ``report.json``, ``report.html`` and ``reconstructions.png``.
+
+    Args:
+        folder: The run.
+        recipe: What was run.
+        compute: Where to compute.
+        reporter: Shows the progress.
+        request: What to measure beyond what every run measures.
 
     Raises:
         RunFolderError: A file of an earlier step is missing.
@@ -64,62 +101,107 @@ def evaluate(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Repo
         OSError: A file cannot be written.
     """
     with folder.step("eval"):
-        found = measure(folder, recipe, compute, reporter)
+        found = measure(folder, recipe, compute, reporter, request or Request())
         networks = look_into(folder, recipe, compute)
-        pairs = reconstruction_grid(found.x[:16], found.x_hat[:16])
+        pairs = _pairs(found)
         write_bytes(folder.reconstructions_png, pairs)
     write_report(folder.path, compose(folder, recipe, found, pairs, networks))
 
 
-def measure(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter) -> Findings:
-    """Read what the earlier steps made, check that it belongs together, and compare it with the test images."""
-    vqvae = load_vqvae(folder.need(folder.vqvae))
+def measure(
+    folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter, request: Request | None = None
+) -> Findings:
+    """Read what the earlier steps made, check that it belongs together, and compare it with the test split.
+
+    Splits are read a batch at a time; of them only features and the images to show are kept.
+
+    Raises:
+        RunFolderError: A file of an earlier step is missing.
+        ArtifactError: One is damaged, or they do not belong together.
+    """
+    vqvae, request = load_vqvae(folder.need(folder.vqvae)), request or Request()
     codes = codes_of(folder, "test", vqvae.sha256)
     samples = read_samples(folder.need(folder.samples))
     _check_origin(folder, samples, vqvae.sha256)
-    x, labels = tensors(open_split(recipe, "test"))
-    train = tensors(open_split(recipe, "train"))[0]
-    if len(x) != len(codes.indices):
+    test, train = open_split(recipe, "test"), open_split(recipe, "train")
+    if len(test) != len(codes.indices):
         raise ArtifactError(
-            f"{folder.codes('test')} holds {len(codes.indices)} grids but the recipe's test split has {len(x)} images; "
-            f"encode again with: tcvq encode {folder.path}"
+            f"{folder.codes('test')} holds {len(codes.indices)} grids but the recipe's test split has {len(test)} "
+            f"images; encode again with: tcvq encode {folder.path}"
         )
-    with reporter.task("eval", len(x), "image") as task:
-        decode = vqvae.model.to(compute.device).decode_indices
-        x_hat = in_batches(decode, codes.indices, recipe.eval.batch_size, compute, task=task)
-        fidelity, skipped = _fidelity(recipe, samples, (x, labels), x_hat, train)
+    extractor, model = feature_extractor(recipe), vqvae.model.to(compute.device)
+    with reporter.task("eval", len(test), "image") as task:
+        passed = codec_pass(
+            test, codes.indices.long(), model, recipe.eval.batch_size, compute, extractor=extractor, task=task
+        )
+    with reporter.task("nearest", len(train), "image") as task:
+        memory, twins = nearest_training(samples.images, test, train, task)
+    recordings = samples.images.ndim == 5
+    fidelity, skipped, distances = _fidelity(
+        recipe, samples, test.labels, passed=passed, extractor=extractor, memory=memory, request=request
+    )
+    if not recordings:
+        distances += inception_distances(samples, recipe, request, compute, reporter)
+    events, reason = event_distances(samples, recipe, request, reporter) if recordings else (None, "")
     return Findings(
-        x=x,
-        x_hat=x_hat,
-        train=train,
+        x=passed.x,
+        x_hat=passed.x_hat,
+        train=twins,
         samples=samples,
-        reconstruction=evaluate_reconstruction(x, x_hat),
+        reconstruction=passed.reconstruction,
         usage=code_usage(codes.indices, codes.n_embed),
+        steps=passed.steps,
         fidelity=fidelity,
         skipped=skipped,
+        distances=tuple(distances),
+        events=events,
+        events_skipped=reason,
+        memorisation=memory,
     )
 
 
 def _fidelity(
-    recipe: Recipe, samples: Samples, test: tuple[Tensor, Tensor], x_hat: Tensor, train: Tensor
-) -> tuple[SampleEvaluation | None, str]:
-    """Compare the samples with the test images, or say why not."""
-    x, labels = test
-    extractor = feature_extractor(recipe)
-    if extractor is None:
-        return None, f"there is no classifier for {recipe.data.name}, in whose features images could be compared"
-    if min(len(samples.images), len(x) // 2) < MIN_IMAGES:
-        return None, f"{len(samples.images)} samples and {len(x)} test images are too few to compare"
-    evaluation = evaluate_samples(
-        samples.images,
-        samples.labels,
-        x,
-        extractor,
-        real_labels=labels,
-        train=train,
-        reconstructions=x_hat,
+    recipe: Recipe,
+    samples: Samples,
+    labels: Tensor,
+    *,
+    passed: CodecPass,
+    extractor: FashionFeatures | None,
+    memory: Memorisation,
+    request: Request,
+) -> tuple[SampleEvaluation | None, str, list[Measurement]]:
+    """Compare the samples with the test images in the features of a classifier, or say why not."""
+    if extractor is None or passed.real is None or passed.codec is None:
+        return None, f"there is no classifier for {recipe.data.name}, in whose features images could be compared", []
+    n, real = min(len(samples.images), len(passed.real) // 2), passed.real
+    if n < MIN_IMAGES:
+        return None, f"{len(samples.images)} samples and {len(real)} test images are too few to compare", []
+    fake = extractor(as_saved(samples.images))
+    _, others = halves(len(real), n)  # never an image against itself
+    agreement = None
+    if bool((samples.labels >= 0).all()):
+        right = (extractor.logits_of(real).argmax(dim=1) == labels).double().mean().item()
+        predicted = extractor.logits_of(fake).argmax(dim=1)
+        agreement = class_agreement(predicted, samples.labels, extractor.n_classes, right)
+    sets = known_features(real, "test", extractor), known_features(fake, "samples", extractor)
+    origin = origin_of(samples, recipe.eval.batch_size)
+    further = measure_sets(*sets, IMAGE_METRICS, resamples=request.resamples, seed=request.seed, origin=origin)
+    evaluation = SampleEvaluation(
+        n=len(samples.images),
+        fidelity=fidelity_of_features(fake, real, extractor),
+        codec=fidelity_of_features(passed.codec[others], real, extractor),
+        agreement=agreement,
+        memorisation=memory,
     )
-    return evaluation, ""
+    return evaluation, "", further
+
+
+def _pairs(found: Findings) -> bytes:
+    """Return a PNG of test images above their reconstructions, or of recordings, each above its reconstruction."""
+    if found.x.ndim == 4:
+        return reconstruction_grid(found.x, found.x_hat)
+    both = torch.stack([found.x[:8], found.x_hat[:8].clamp(-1, 1)], dim=1).flatten(0, 1)
+    return event_strips((both + 1) / 2, row_labels=["real", "codec"] * (len(both) // 2))
 
 
 def _check_origin(folder: RunFolder, samples: Samples, vqvae_sha256: str) -> None:

@@ -18,6 +18,7 @@ from tcvq_eval import (
 )
 from tcvq_runner.config import Recipe
 from tcvq_runner.curves import read_metrics
+from tcvq_runner.distance_tables import distance_rows, event_rows
 from tcvq_runner.drawing import sample_sheet
 from tcvq_runner.networks import Networks, network_headlines, network_metrics, network_sections
 from tcvq_runner.recipe import recipe_tree
@@ -53,6 +54,10 @@ def compose(folder: RunFolder, recipe: Recipe, found: "Findings", pairs: bytes, 
         "reconstruction": found.reconstruction,
         "codebook": found.usage,
         "samples": found.fidelity or {"skipped": found.skipped},
+        "distances": list(found.distances),
+        "events": found.events or {"skipped": found.events_skipped or "these are images"},
+        "steps": found.steps,
+        "memorisation": found.memorisation,
         "prior": {"test_bits_per_code": _test_bits(folder)},
         "samples_per_second": steps.get("sample", {}).get("samples_per_second"),
         **network_metrics(networks),
@@ -95,10 +100,22 @@ def _sections(folder: RunFolder, found: "Findings", pairs: bytes) -> list[Sectio
             text="Test images, and what remains of them after encoder, codebook and decoder.",
             pictures=[Picture(name="reconstructions", data=pairs, alt="Test images above their reconstructions")],
         ),
-        *([nearest_section(found.samples.images, found.train, found.fidelity.memorisation)] if found.fidelity else []),
+        *_distance_sections(found),
         Section(title="Training", pictures=[Picture(name="curves", data=curves, alt="Training curves")]),
         Section(title="Codebook", pictures=[Picture(name="usage", data=usage, alt="Use of each code by test images")]),
     ]
+
+
+def _distance_sections(found: "Findings") -> list[Section]:
+    """Return the tables of distances, and of images the nearest training images."""
+    if found.events is not None:
+        text = "Features of a classifier trained on the real training split. Each value beside real against real."
+        return [Section(title="Recordings against real ones", text=text, table=event_rows(found.events))]
+    if found.samples.images.ndim == 5:
+        return [Section(title="Recordings against real ones", text=f"Not measured: {found.events_skipped}.")]
+    text = "Each value with its uncertainty and the same measure of real against real images."
+    nearest = nearest_section(found.samples.images[: len(found.train)], found.train, found.memorisation)
+    return [Section(title="Distances", text=text, table=distance_rows(found.distances)), nearest]
 
 
 def _curves(path: Path) -> list[Curve]:
