@@ -7,7 +7,7 @@ import click
 
 from tcvq_runner import __version__
 from tcvq_runner.data_commands import data
-from tcvq_runner.doctor_commands import doctor
+from tcvq_runner.doctor_commands import completion, doctor
 from tcvq_runner.eval_commands import evaluate
 from tcvq_runner.failures import report, stop_signals
 from tcvq_runner.options import debug_option
@@ -44,6 +44,7 @@ for each in (
     weights,
     import_reference,
     doctor,
+    completion,
 ):
     cli.add_command(each)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -24,9 +25,17 @@ def combined(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
+def complete_recipe(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Return what a shell offers for a recipe: the names that begin so, and files."""
+    from tcvq_runner.layers import builtin_recipes
+
+    names = [CompletionItem(name, help=text) for name, text in builtin_recipes().items() if name.startswith(typed)]
+    return names or [CompletionItem(typed, type="file")]
+
+
 debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show where an error came from.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, for scripts.")
-recipe_argument = click.argument("items", nargs=-1, metavar="[RECIPE] [KEY=VALUE]...")
+recipe_argument = click.argument("items", nargs=-1, metavar="[RECIPE] [KEY=VALUE]...", shell_complete=complete_recipe)
 run_argument = click.argument("run", type=FOLDER, metavar="RUN")
 settings_argument = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 out_option = click.option("--out", type=FOLDER, metavar="FOLDER", help="Where to write; default runs/RECIPE/TIME.")
