@@ -12,7 +12,9 @@ import pytest
 
 
 def tree(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Return every file but the log, which also tells of what was refused."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "run.log"]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 def assert_refused(result, *fragments, status=2):
@@ -111,7 +113,7 @@ def test_a_folder_where_files_are_expected_is_refused(copied, tcvq):
 def test_a_loss_that_is_not_a_number_ends_the_run_with_advice(tmp_path, tcvq):
     result = tcvq("run", "debug", "stage1.learning_rate=1e30", "--precision", "32", "--out", tmp_path / "run")
     assert_refused(result, "stage 1: the loss is", "lower stage1.learning_rate")
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", "env.json"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", "env.json", "run.log", "tensorboard"}
 
 
 @pytest.mark.parametrize("command", [("encode",), ("train", "stage2"), ("sample",), ("eval",)])
@@ -157,7 +159,10 @@ def test_ctrl_c_in_training_is_one_line_and_the_folder_is_refused_until_then(tmp
     (line,) = lines
     assert line.startswith("tcvq: stopped by Ctrl-C at step ")
     assert line.endswith(f" of stage1, which is saved; continue with: tcvq run {out}")
-    assert {path.name for path in out.iterdir()} == {"checkpoints", "config.yaml", "env.json", "metrics.csv"}
+    assert {path.name for path in out.iterdir()} == {
+        *("checkpoints", "config.yaml", "env.json", "metrics.csv"),
+        *("run.log", "tensorboard"),
+    }
     (saved,) = (out / "checkpoints" / "stage1").iterdir()
     assert {path.name for path in saved.iterdir()} == {"manifest.json", "rank-00000.pt", "state.pt"}
 
@@ -171,4 +176,4 @@ def test_sigterm_while_starting_is_one_line_and_leaves_nothing_half_written(tmp_
     assert process.returncode == 143
     kept = "finished steps are kept, nothing is half-written"
     assert stderr == f"tcvq: stopped by SIGTERM; {kept}; continue with: tcvq run {tmp_path / 'run'}\n"
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", "env.json"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", "env.json", "run.log", "tensorboard"}

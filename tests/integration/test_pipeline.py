@@ -21,8 +21,10 @@ FILES = {
     "report.html",
     "report.json",
     "run.json",
+    "run.log",
     "samples.png",
     "samples.safetensors",
+    "tensorboard",
     "vqvae.safetensors",
 }
 MADE = ("codes_test/*", "codes_train/*", "*.safetensors", "*.png", "*.csv")

@@ -135,6 +135,32 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TrackConfig:
+    """Where training can be followed, besides ``metrics.csv``; decides nothing about the result.
+
+    Attributes:
+        tensorboard: Write event files into the folder ``tensorboard`` of the run.
+        wandb: Follow the run in Weights & Biases; needs the extra ``wandb``.
+        mlflow: Follow the run in MLflow; needs the extra ``mlflow``.
+        project: Project of Weights & Biases, experiment of MLflow.
+        mlflow_uri: MLflow's server; null takes ``$MLFLOW_TRACKING_URI``, else the folder ``mlflow`` of the run.
+        offline: Keep what both get in the run folder, to be sent later; nothing touches the network.
+    """
+
+    tensorboard: bool = True
+    wandb: bool = False
+    mlflow: bool = False
+    project: str = "tcvq"
+    mlflow_uri: str | None = None
+    offline: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject a project without a name."""
+        if not self.project.strip():
+            raise ValueError("track.project is empty; name the project of Weights & Biases or MLflow")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """Everything that decides a run.
 
@@ -151,6 +177,7 @@ class Recipe:
         sample: How images are drawn.
         eval: What is measured.
         checkpoint: When the state of training is written, so that an interrupted run can continue.
+        track: Where training can be followed.
     """
 
     name: str = "custom"
@@ -164,6 +191,7 @@ class Recipe:
     sample: SampleConfig = field(default_factory=SampleConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
 
     def __post_init__(self) -> None:
         """Reject names that are no folder name, and a prior that cannot model the VQ-VAE's codes."""

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,14 +18,18 @@ class Curves:
     Attributes:
         stage: Name of the stage.
         rows: (step, metric, value), in the order they were measured.
+        listener: Is told of the same values as they come; not of those that a continued training had before.
     """
 
     stage: str
     rows: list[tuple[int, str, float]] = field(default_factory=list)
+    listener: Callable[[int, Mapping[str, float]], None] | None = None
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Append the values measured at a step."""
         self.rows.extend((step, name, value) for name, value in values.items())
+        if self.listener is not None:
+            self.listener(step, values)
 
     def write(self, path: Path) -> None:
         """Put the curves into the file in place of earlier ones of the same stage."""

@@ -45,6 +45,9 @@ compute_options = combined(
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: torch's choice."),
     debug_option,
 )
+profile_option = click.option(
+    "--profile", is_flag=True, help="Profile a few steps of each training: a trace and a summary in RUN/profile."
+)
 scale_options = combined(
     click.option("--devices", type=click.IntRange(min=1), default=1, help="Processes on this machine, one per device."),
     click.option("--num-nodes", type=click.IntRange(min=1), default=1, help="Machines; torchrun or srun starts them."),

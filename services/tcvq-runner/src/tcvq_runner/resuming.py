@@ -13,7 +13,7 @@ from tcvq_runner.recipe import ConfigError, recipe_tree
 from tcvq_runner.run_dir import RunFolder
 
 # What may change in between: it decides how a result is reached, not which.
-FREE = ("checkpoint", "tracking", "data.root", "data.workers", "stage1.grad_checkpoint", "stage2.grad_checkpoint")
+FREE = ("checkpoint", "track", "data.root", "data.workers", "stage1.grad_checkpoint", "stage2.grad_checkpoint")
 _OF_STAGE = {
     "stage1": ("seed", "data", "vqvae", "loss", "stage1"),
     "stage2": ("seed", "data", "vqvae", "loss", "stage1", "prior", "stage2"),

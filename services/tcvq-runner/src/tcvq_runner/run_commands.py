@@ -1,5 +1,6 @@
 """The commands that train: `tcvq run`, `tcvq train …` and `tcvq encode`; arguments to calls, nothing else."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import click
 
 from tcvq_runner.options import (
     compute_options,
+    json_option,
     out_option,
+    profile_option,
     recipe_argument,
     run_argument,
     scale_options,
@@ -19,18 +22,25 @@ from tcvq_runner.options import (
 @recipe_argument
 @out_option
 @click.option("--fresh", is_flag=True, help="Start anew instead of continuing; what is there is kept aside.")
+@profile_option
+@json_option
 @scale_options
 @compute_options
-def run(items: tuple[str, ...], out: Path | None, fresh: bool, **options: Any) -> None:
+def run(items: tuple[str, ...], out: Path | None, *, fresh: bool, as_json: bool, **options: Any) -> None:
     """Train both stages, encode, sample, evaluate and report.
 
     RECIPE is a name from `tcvq recipes` (default fashion-mini), a .yaml file, or the folder of an interrupted run. An
     interrupted run of the recipe with the same settings is continued by itself; --fresh starts anew.
     """
     from tcvq_runner import pipeline, report, session
+    from tcvq_runner.run_details import details
 
     with session.run_session(items, out, fresh=fresh, **options) as at:
         pipeline.run(at.folder, at.recipe, at.compute, at.reporter)
+        if as_json:
+            click.echo(json.dumps(details(at.folder.path), indent=2))
+            return
+        _echo_profiles(at.folder.path)
         click.echo(f"report:  {at.folder.report_html}\nsamples: {at.folder.samples_png}")
         click.echo(f"next:    {report.next_commands(at.folder.path)['draw more images']}")
 
@@ -43,6 +53,7 @@ def train() -> None:
 @train.command()
 @recipe_argument
 @out_option
+@profile_option
 @scale_options
 @compute_options
 def stage1(items: tuple[str, ...], out: Path | None, **options: Any) -> None:
@@ -51,12 +62,14 @@ def stage1(items: tuple[str, ...], out: Path | None, **options: Any) -> None:
 
     with session.new_session(items, out, **options) as at:
         stages.train_stage1(at.folder, at.recipe, at.compute, at.reporter)
+        _echo_profiles(at.folder.path)
         click.echo(f"wrote {at.folder.vqvae}\nnext: tcvq encode {at.folder.path}")
 
 
 @train.command()
 @run_argument
 @settings_argument
+@profile_option
 @scale_options
 @compute_options
 def stage2(run: Path, settings: tuple[str, ...], **options: Any) -> None:
@@ -68,6 +81,7 @@ def stage2(run: Path, settings: tuple[str, ...], **options: Any) -> None:
 
     with session.old_session(run, settings, **options) as at:
         stages.train_stage2(at.folder, at.recipe, at.compute, at.reporter)
+        _echo_profiles(at.folder.path)
         click.echo(f"wrote {at.folder.prior}\nnext: tcvq sample {run}")
 
 
@@ -82,3 +96,9 @@ def encode(run: Path, **options: Any) -> None:
     with session.old_session(run, **options) as at:
         encoding.encode(at.folder, at.recipe, at.compute, at.reporter)
         click.echo(f"wrote {at.folder.codes('train')} and {at.folder.codes('test')}\nnext: tcvq train stage2 {run}")
+
+
+def _echo_profiles(run: Path) -> None:
+    """Print what profiling summed up, if it was asked for."""
+    for path in sorted(run.glob("profile/*.txt")):
+        click.echo(path.read_text("utf-8"))

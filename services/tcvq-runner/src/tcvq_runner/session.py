@@ -16,10 +16,12 @@ from tcvq_runner.config import Recipe
 from tcvq_runner.distributed import ChildrenEnded, join, leave, place_of, process_rank, receive_from_first, send_to_all
 from tcvq_runner.failures import Interrupted
 from tcvq_runner.launching import requeue, run_processes
+from tcvq_runner.logbook import logged
 from tcvq_runner.progress import Reporter, SilentReporter, open_reporter
 from tcvq_runner.recipe import DEFAULT_RECIPE, ConfigError, builtin_recipes, load_recipe
 from tcvq_runner.resuming import move_aside, require_same, unfinished_run
 from tcvq_runner.run_dir import RunFolder, new_run, open_run
+from tcvq_runner.tracking import check_trackers
 from tcvq_runner.wiring import Compute, check_data, environment, open_compute
 
 
@@ -37,6 +39,7 @@ class ScaleOptions(ComputeOptions, total=False):
     strategy: str
     devices: int
     num_nodes: int
+    profile: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,8 +132,13 @@ def old_session(path: Path, settings: Sequence[str] = (), **options: Unpack[Scal
 @contextmanager
 def _begin(items: Sequence[str], out: Path | None, compute: Compute) -> Iterator[Session]:
     recipe, reporter = typed_recipe(items), open_reporter(sys.stderr)
+    check_trackers(recipe.track)
     check_data(recipe, reporter)
-    with new_run(recipe, out, environment(compute)) as folder, _told_how_to_go_on(folder):
+    with (
+        new_run(recipe, out, environment(compute)) as folder,
+        _told_how_to_go_on(folder),
+        logged(folder.path, reporter, sys.argv) as reporter,
+    ):
         yield Session(folder=folder, recipe=recipe, compute=compute, reporter=reporter)
 
 
@@ -147,7 +155,12 @@ def _continued(
             yield session
         return
     compute = _as_before(found, compute, asked=options.get("precision", "auto"))
-    with open_run(found.path) as folder, _told_how_to_go_on(folder):
+    check_trackers(recipe.track)
+    with (
+        open_run(found.path) as folder,
+        _told_how_to_go_on(folder),
+        logged(folder.path, reporter, sys.argv) as reporter,
+    ):
         require_same(folder, recipe)
         folder.sweep()
         check_data(recipe, reporter)
@@ -164,8 +177,9 @@ def _continued(
 @contextmanager
 def _reopened(path: Path, settings: Sequence[str], compute: Compute) -> Iterator[Session]:
     reporter = open_reporter(sys.stderr)
-    with open_run(path) as folder:
+    with open_run(path) as folder, logged(folder.path, reporter, sys.argv) as reporter:
         recipe = folder.change(tuple(settings))
+        check_trackers(recipe.track)
         check_data(recipe, reporter)
         yield Session(folder=folder, recipe=recipe, compute=compute, reporter=reporter)
         folder.keep(recipe)

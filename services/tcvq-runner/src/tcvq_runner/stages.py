@@ -10,6 +10,7 @@ from tcvq_runner.progress import Reporter
 from tcvq_runner.recipe import ConfigError, recipe_tree
 from tcvq_runner.resuming import start_of
 from tcvq_runner.run_dir import RunFolder
+from tcvq_runner.tracking import open_tracker
 from tcvq_runner.wiring import Compute, image_data, share_of_batch, stage_seed
 from tcvq_vqvae import load_vqvae, save_vqvae
 
@@ -31,7 +32,7 @@ def train_stage1(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
     data = image_data(recipe)
     store = checkpoints_of(folder, "stage1", recipe)
     start = start_of(store, "stage1", recipe, reporter)
-    with stops_itself() as stop, folder.step("stage1") as facts:
+    with stops_itself() as stop, folder.step("stage1") as facts, open_tracker(folder, recipe, "stage1") as log:
         seed_everything(stage_seed(recipe.seed, "stage1"), verbose=False)
         module = LitVQVAE(recipe.vqvae, recipe.loss, recipe.stage1)
         batches = data.train_dataloader()
@@ -46,6 +47,7 @@ def train_stage1(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
             store=store,
             start=start,
             stop=stop,
+            log=log,
         )
         facts["vqvae"] = on_first(lambda: save_vqvae(folder.vqvae, module.model, meta=_origin(recipe)))
     on_first(store.finish)
@@ -79,7 +81,7 @@ def train_stage2(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
     batches = data.train_dataloader()
     store = checkpoints_of(folder, "stage2", recipe)
     start = start_of(store, "stage2", recipe, reporter)
-    with stops_itself() as stop, folder.step("stage2") as facts:
+    with stops_itself() as stop, folder.step("stage2") as facts, open_tracker(folder, recipe, "stage2") as log:
         seed_everything(seed, verbose=False)
         features = vqvae.model.codebook.codebook.detach().flatten(1) if recipe.prior.code_features else None
         n_frames = recipe.vqvae.n_steps if recipe.vqvae.encoding == "event" else 1
@@ -97,6 +99,7 @@ def train_stage2(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
             store=store,
             start=start,
             stop=stop,
+            log=log,
         )
         facts["prior"] = on_first(
             lambda: save_prior(

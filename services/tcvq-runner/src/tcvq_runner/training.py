@@ -18,7 +18,9 @@ from tcvq_runner.checkpoints import Checkpoint, CheckpointStore
 from tcvq_runner.curves import Curves
 from tcvq_runner.distributed import on_first, process_rank
 from tcvq_runner.failures import StopRequest
+from tcvq_runner.profiling import ProfileSteps
 from tcvq_runner.progress import Reporter, Task
+from tcvq_runner.tracking import Log
 from tcvq_runner.wiring import Compute
 
 N_RECORDS = 200  # points per training curve
@@ -77,6 +79,7 @@ def fit(
     store: CheckpointStore,
     start: Checkpoint | None = None,
     stop: StopRequest | None = None,
+    log: Log | None = None,
 ) -> float:
     """Train a Lightning module that counts ``batches_seen`` and stops by itself; leave it on the CPU.
 
@@ -92,6 +95,7 @@ def fit(
         store: Where checkpoints are kept.
         start: The checkpoint to go on from.
         stop: Asked after every step whether a signal wants the training to stop.
+        log: Is told of every value that goes into the curves.
 
     Returns:
         Seconds that were spent before ``start``.
@@ -101,11 +105,14 @@ def fit(
         Interrupted: A signal arrived; the state is saved.
         OSError: A checkpoint cannot be written.
     """
-    curves = Curves(stage=stage)
+    curves = Curves(stage=stage, listener=log)
     with reporter.task(stage, max_steps, "step", before=start.step if start else 0) as task, _quiet():
         keeper = Keeper(store, curves, metrics, stage=stage, max_steps=max_steps, start=start, stop=stop)
         batches_per_step = getattr(module.train_config, "accumulate", 1)
-        trainer = _trainer(compute, max_steps * batches_per_step, [Watcher(task, curves, max_steps), keeper])
+        callbacks: list[lightning.Callback] = [Watcher(task, curves, max_steps), keeper]
+        if compute.profile and process_rank()[0] == 0:
+            callbacks.append(ProfileSteps(metrics.parent / "profile", stage, max_steps))
+        trainer = _trainer(compute, max_steps * batches_per_step, callbacks)
         try:
             trainer.fit(
                 module,

@@ -39,16 +39,22 @@ class Compute:
             the same files always give the same codes and images.
         threads: CPU threads per operation.
         strategy: How several processes train one model: ``ddp`` or ``fsdp``.
+        profile: Whether a few steps of each training are profiled.
     """
 
     device: torch.device
     precision: Precision
     threads: int
     strategy: Literal["ddp", "fsdp"] = "ddp"
+    profile: bool = False
 
 
 def open_compute(
-    device: str = "auto", precision: str = "auto", threads: int | None = None, strategy: str = "auto"
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    strategy: str = "auto",
+    profile: bool = False,
 ) -> Compute:
     """Choose device, precision and number of threads, and set the latter for the process.
 
@@ -57,6 +63,7 @@ def open_compute(
         precision: ``auto``, ``32``, ``bf16`` or ``64``; auto takes bf16 where the hardware computes in it.
         threads: At least 1; None keeps torch's choice, and shares the CPUs among the processes on this machine.
         strategy: ``auto``, ``ddp`` or ``fsdp``.
+        profile: Profile a few steps of each training.
 
     Raises:
         ConfigError: There is no such device here.
@@ -79,6 +86,7 @@ def open_compute(
         precision="64-true" if precision == "64" else "bf16-mixed" if bf16 else "32-true",
         threads=torch.get_num_threads(),
         strategy="fsdp" if strategy == "fsdp" else "ddp",
+        profile=profile,
     )
 
 
