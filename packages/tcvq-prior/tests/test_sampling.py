@@ -193,6 +193,7 @@ def test_any_part_of_the_samples_can_be_drawn_alone(make_prior):
     prior = make_prior(n_classes=2)
     labels = torch.arange(20) % 2
     whole = draw_grids(prior, 20, labels=labels, seed=4, micro_batch=8).indices
+    assert not torch.equal(whole[8:16], whole[:8])  # each batch has numbers of its own
     for first, stop in ((0, 8), (5, 6), (7, 19), (16, 20)):
         part = draw_grids(prior, stop - first, labels=labels[first:stop], seed=4, first=first, micro_batch=8).indices
         assert torch.equal(part, whole[first:stop])
