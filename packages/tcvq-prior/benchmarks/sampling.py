@@ -27,9 +27,7 @@ from tcvq_prior import Choice, PriorConfig, SpikingPrior
 TAU, THRESHOLD = 2.0, 0.5  # the neurons' constants
 SMALL = PriorConfig(n_embed=512, grid=(32, 32), n_layer=6, n_head=8, width=256, n_steps=2)
 LARGE = PriorConfig(n_embed=1024, grid=(16, 16), n_layer=24, n_head=16, width=1024, n_steps=2)
-ROUNDS = 3
-POSITIONS = (16, 64, 128, 256, 512, 768, 1008)  # in the middle of the codes that are timed
-IN_A_ROW = 8  # codes that a sampler draws before it is another one's turn, as in real use
+POSITIONS = (16, 64, 128, 256, 512, 768, 1016)  # in the middle of the codes that are timed
 Step = Callable[[], None]
 
 
@@ -112,16 +110,16 @@ def stepper(prior: SpikingPrior, kind: str, rows: int, position: int, prefill: i
     return cached
 
 
-def in_turns(steps: dict[str, Step]) -> dict[str, float]:
+def in_turns(steps: dict[str, Step], rounds: int, in_a_row: int) -> dict[str, float]:
     """Return the median seconds of each step, all of them taken in turns."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     found: dict[str, list[float]] = {name: [] for name in steps}
     with torch.no_grad():
         for step in steps.values():
             step()
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for name, step in steps.items():
-                n = 1 if name == "none" else IN_A_ROW
+                n = 1 if name == "none" else in_a_row
                 start = clock()
                 for _ in range(n):
                     step()
@@ -142,7 +140,7 @@ def integral(times: dict[int, float], length: int) -> float:
     return total + max(0, length - knots[-1][0]) * knots[-1][1]
 
 
-def compare(rows: int) -> None:
+def compare(rows: int, rounds: int, in_a_row: int) -> None:
     """Print time per code at each position, and to the lengths 256 and 1024."""
     prior = SpikingPrior(SMALL).eval()
     kinds = ("state", "kv", "none", "averaged")
@@ -152,9 +150,11 @@ def compare(rows: int) -> None:
     )
     print(f"{'position':>9}" + "".join(f"{kind:>11}" for kind in kinds) + f"{'averaged/state':>16}")
     for position in POSITIONS:
+        n = in_a_row * rounds
+        start = min(position - n // 2, SMALL.n_tokens - n - 1)
         chosen = [kind for kind in kinds if kind != "none" or position <= 256]
-        steps = {kind: stepper(prior, kind, rows, position - IN_A_ROW * ROUNDS // 2) for kind in chosen}
-        for kind, seconds in in_turns(steps).items():
+        steps = {kind: stepper(prior, kind, rows, start) for kind in chosen}
+        for kind, seconds in in_turns(steps, rounds, in_a_row).items():
             times[kind][position] = seconds
         cells = "".join(f"{times[k][position] * 1e3:11.2f}" if position in times[k] else f"{'':>11}" for k in kinds)
         print(f"{position:9d}{cells}{times['averaged'][position] / times['state'][position]:15.1f}x", flush=True)
@@ -167,13 +167,13 @@ def compare(rows: int) -> None:
     print(f"averaged, in float32: {4 * 2 * SMALL.n_layer * rows * SMALL.width * 1024 / 2**20:.1f} MiB, and a copy")
 
 
-def flatness() -> None:
+def flatness(rounds: int, in_a_row: int) -> None:
     """Print the time per code of the released size at both ends of its grid."""
     prior, rows = SpikingPrior(LARGE).eval(), 4
     positions = (16, 240)
-    around = IN_A_ROW * ROUNDS // 2
+    around = in_a_row * rounds // 2
     steps = {str(position): stepper(prior, "state", rows, position - around, prefill=2) for position in positions}
-    times = in_turns(steps)
+    times = in_turns(steps, rounds, in_a_row)
     print(f"\n{LARGE.n_layer} layers x {LARGE.width}, {LARGE.n_head} heads, T={LARGE.n_steps}, batch {rows}, state")
     for position in positions:
         print(f"position {position:4d}: {times[str(position)] * 1e3:8.1f} ms per code")
@@ -222,6 +222,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--in-a-row", type=int, default=8, help="codes a sampler draws before it is another one's turn")
     parser.add_argument("--batch", type=int, nargs="*", default=[8])
     parser.add_argument("--child", nargs=3)
     options = parser.parse_args()
@@ -233,9 +235,9 @@ def main() -> None:
         f"{torch.get_num_threads()} threads; one step: same logits as the reference {same_as_reference_with_one_step()}"
     )
     for rows in options.batch:
-        compare(rows)
+        compare(rows, options.rounds, options.in_a_row)
     if options.large:
-        flatness()
+        flatness(options.rounds, options.in_a_row)
     if options.memory:
         peak_memory(options.batch[0])
 
