@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from tcvq_neurons import LAUNCHES, fuses_norm, set_default_backend
 from tcvq_vqvae import VQVAEConfig, adaptive_weight, generator_loss, hinge_discriminator_loss
 from tcvq_vqvae.blocks import ResBlock, SpikeAttention
 from tcvq_vqvae.decoder import Decoder
@@ -32,6 +33,23 @@ CONFIG = VQVAEConfig(
     embed_dim=16,
     upsample="nearest",
 )
+
+
+@pytest.fixture(autouse=True, params=["auto", "torch"])
+def backend(request):
+    """Every number both ways: group norm and neuron in one compiled pass where numba is installed, and one by one."""
+    before, previous = LAUNCHES["numba.norm_forward"], set_default_backend(request.param)
+    yield request.param
+    fused = fuses_norm("auto")
+    set_default_backend(previous)
+    if not fused:
+        assert LAUNCHES["numba.norm_forward"] == before
+
+
+def test_default_path_is_the_compiled_one_where_numba_is_installed(backend):
+    before = LAUNCHES["numba.norm_forward"]
+    ResBlock(32, 64)(torch.zeros(2, 1, 32, 4, 4))
+    assert LAUNCHES["numba.norm_forward"] - before == (2 if fuses_norm("auto") else 0)
 
 
 def below(tensors, prefix):
