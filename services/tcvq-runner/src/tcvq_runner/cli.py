@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import click
 
 from tcvq_runner import __version__
+from tcvq_runner.compare_commands import compare
 from tcvq_runner.data_commands import data
 from tcvq_runner.doctor_commands import completion, doctor
 from tcvq_runner.eval_commands import evaluate
@@ -36,6 +37,7 @@ for each in (
     encode,
     sample,
     evaluate,
+    compare,
     study,
     runs,
     recipes,
