@@ -83,7 +83,7 @@ def side_by_side(paths: Sequence[Path]) -> SideBySide:
     )
 
 
-def _warnings(names: Sequence[str], prints: Sequence[Mapping[str, str]]) -> list[str]:
+def _warnings(names: Sequence[str], prints: Sequence[dict[str, str]]) -> list[str]:
     """Say for each run in what its measurements differ from those of the first."""
     warnings = []
     for name, found in zip(names[1:], prints[1:], strict=True):
