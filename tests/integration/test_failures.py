@@ -113,7 +113,9 @@ def test_a_folder_where_files_are_expected_is_refused(copied, tcvq):
 def test_a_loss_that_is_not_a_number_ends_the_run_with_advice(tmp_path, tcvq):
     result = tcvq("run", "debug", "stage1.learning_rate=1e30", "--precision", "32", "--out", tmp_path / "run")
     assert_refused(result, "stage 1: the loss is", "lower stage1.learning_rate")
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", "env.json", "run.log", "tensorboard"}
+    kept = {"config.yaml", "env.json", "run.log", "tensorboard"}
+    kept.add("debug_batch.safetensors")  # the batch at which it happened
+    assert {path.name for path in (tmp_path / "run").iterdir()} == kept
 
 
 @pytest.mark.parametrize("command", [("encode",), ("train", "stage2"), ("sample",), ("eval",)])

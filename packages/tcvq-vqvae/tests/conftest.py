@@ -1,5 +1,7 @@
 """A network small enough to train in a test, and a trainer that writes nothing."""
 
+import warnings
+
 import lightning
 import pytest
 import torch
@@ -52,7 +54,7 @@ def make_config():
 def fit():
     """Trains a module on batches of images, again and again until it stops by itself."""
 
-    def run(module, *images, ckpt_path=None, **options):
+    def run(module, *images, validation=None, ckpt_path=None, **options):
         trainer = lightning.Trainer(
             accelerator="cpu",
             max_epochs=-1,
@@ -63,7 +65,15 @@ def fit():
             log_every_n_steps=1,
             **options,
         )
-        trainer.fit(module, Batches(images), ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")
+            trainer.fit(
+                module,
+                Batches(images),
+                None if validation is None else Batches([validation]),
+                ckpt_path=ckpt_path,
+                weights_only=True if ckpt_path else None,
+            )
         return trainer
 
     return run

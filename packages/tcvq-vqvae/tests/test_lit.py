@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from tcvq_vqvae import LitVQVAE, LossConfig, Stage1Config
-from tcvq_vqvae import lit as lit_module
+from tcvq_vqvae import objective as objective_module
+from tcvq_vqvae.schedule import learning_rate_factor
 
 # Lightning 2.6 builds its tree specs in a way that torch 2.15 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated:FutureWarning")
@@ -40,10 +41,10 @@ def images():
 
 def test_training_reduces_the_reconstruction_error_and_stops_by_itself(make_config, fit, images):
     torch.manual_seed(0)
-    module, metrics = LitVQVAE(make_config(), NO_GAN, steps(80, schedule="cosine", warmup_steps=2)), Metrics()
+    module, metrics = LitVQVAE(make_config(), NO_GAN, steps(40, schedule="cosine", warmup_steps=2)), Metrics()
     trainer = fit(module, images, callbacks=[metrics])
     losses = [batch["train/l1"] for batch in metrics.batches]
-    assert module.batches_seen == trainer.global_step == len(losses) == 80
+    assert module.batches_seen == trainer.global_step == len(losses) == 40
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
 
 
@@ -54,9 +55,9 @@ def test_first_batch_with_adversarial_terms_is_disc_start_for_both_networks(
     module = LitVQVAE(make_config(), gan(disc_start), steps(4))
     calls = {"adaptive_weight": [], "hinge_discriminator_loss": []}
     for name, seen in calls.items():
-        original = getattr(lit_module, name)
+        original = getattr(objective_module, name)
         monkeypatch.setattr(
-            lit_module, name, lambda *a, _f=original, _seen=seen: (_seen.append(module.batches_seen), _f(*a))[1]
+            objective_module, name, lambda *a, _f=original, _seen=seen: (_seen.append(module.batches_seen), _f(*a))[1]
         )
     fit(module, images)
     assert calls["adaptive_weight"] == calls["hinge_discriminator_loss"] == list(range(disc_start, 4))
@@ -100,7 +101,7 @@ def test_each_pass_leaves_the_gradients_of_the_other_network_alone(make_config, 
 def test_adaptive_weight_that_is_not_finite_drops_the_term_and_is_counted(
     make_config, fit, images, monkeypatch, weight
 ):
-    monkeypatch.setattr(lit_module, "adaptive_weight", lambda *_: torch.tensor(weight))
+    monkeypatch.setattr(objective_module, "adaptive_weight", lambda *_: torch.tensor(weight))
     module, metrics = LitVQVAE(make_config(), gan(0), steps(2)), Metrics()
     fit(module, images, callbacks=[metrics])
     assert [batch["train/adaptive_weight_dropped"] for batch in metrics.batches] == [1.0, 1.0]
@@ -113,7 +114,7 @@ def test_error_inside_the_adversarial_term_stops_training_unchanged(make_config,
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(lit_module, "adaptive_weight", fail)
+    monkeypatch.setattr(objective_module, "adaptive_weight", fail)
     with pytest.raises(RuntimeError) as caught:
         fit(LitVQVAE(make_config(), gan(0), steps(2)), images)
     assert caught.value is error
@@ -123,7 +124,7 @@ def test_loss_that_is_not_finite_stops_training_and_names_the_batch(make_config,
     broken = images.clone()
     broken[0, 0, 0, 0] = torch.inf
     module = LitVQVAE(make_config(), NO_GAN, steps(4, unquantized_steps=3))
-    with pytest.raises(FloatingPointError, match=r"at batch 1; lower stage1\.learning_rate"):
+    with pytest.raises(FloatingPointError, match=r"not finite at batch 1: latents = nan; lower stage1\.learning_rate"):
         fit(module, images, broken)
 
 
@@ -139,25 +140,43 @@ def test_codebook_is_drawn_from_the_latents_of_the_unquantized_warm_up(make_conf
 
 
 def test_revival_forgets_the_optimizer_moments_of_the_replaced_entries_only(make_config, fit, images, monkeypatch):
-    module, revived = LitVQVAE(make_config(n_embed=50, codebook_init="uniform"), NO_GAN, steps(2, revive_every=2)), []
+    train = steps(3, revive_every=2, ema_decay=0.9)
+    module, revived = LitVQVAE(make_config(n_embed=50, codebook_init="uniform"), NO_GAN, train), []
     codebook = module.model.codebook
     original = codebook.revive
     monkeypatch.setattr(codebook, "revive", lambda z: revived.append(original(z)) or revived[0])
+    moments, averages = {}, []
 
-    class Fill(lightning.Callback):
+    class Watch(lightning.Callback):
         def on_train_batch_start(self, trainer, module, batch, batch_idx):
             state = trainer.optimizers[0].state.get(codebook.codebook, {})
             for name in state.keys() & {"exp_avg", "exp_avg_sq"}:
                 state[name].fill_(1.0)
 
-    trainer = fit(module, images, callbacks=[Fill()])
-    state = trainer.optimizers[0].state[codebook.codebook]
+        def on_train_batch_end(self, trainer, module, *_):
+            if module.batches_seen == 2:
+                state = trainer.optimizers[0].state[codebook.codebook]
+                moments.update({name: state[name].flatten(1).abs().amax(1) for name in ("exp_avg", "exp_avg_sq")})
+                averages.append((module.average.module.codebook.codebook - codebook.codebook).flatten(1).abs().amax(1))
+
+    fit(module, images, callbacks=[Watch()])
     assert len(revived) == 1
     assert 0 < revived[0].sum() < 50
-    for name in ("exp_avg", "exp_avg_sq"):
-        moments = state[name].flatten(1).abs().amax(1)
-        assert moments[revived[0]].max() < 0.1
-        assert moments[~revived[0]].min() > 0.3
+    for largest in moments.values():
+        assert largest[revived[0]].max() == 0
+        assert largest[~revived[0]].min() > 0.3
+    assert averages[0][revived[0]].max() == 0  # the average forgets the old entries too
+    assert averages[0].max() > 0
+
+
+def test_entries_are_not_replaced_after_the_last_step_where_nothing_would_train_them(
+    make_config, fit, images, monkeypatch
+):
+    module = LitVQVAE(make_config(codebook_init="uniform"), NO_GAN, steps(2, revive_every=1))
+    calls = []
+    monkeypatch.setattr(module, "_revive", lambda z: calls.append(module.batches_seen))
+    fit(module, images)
+    assert calls == [1]
 
 
 def test_gradient_clipping_bounds_the_norm_that_the_optimizer_sees(make_config, fit, images):
@@ -210,7 +229,7 @@ def test_no_discriminator_is_built_without_adversarial_weight(make_config):
     assert len(module.configure_optimizers()[0]) == 1
 
 
-def test_cosine_schedule_warms_up_and_ends_at_zero(make_config):
-    module = LitVQVAE(make_config(), NO_GAN, steps(10, schedule="cosine", warmup_steps=1))
-    factors = [module._learning_rate_factor(step) for step in (0, 1, 5, 10)]
+def test_cosine_schedule_warms_up_and_ends_at_zero():
+    train = steps(10, schedule="cosine", warmup_steps=1)
+    factors = [learning_rate_factor(step, train.total_steps(1), train) for step in (0, 1, 5, 10)]
     assert factors == pytest.approx([0.5, 0.9755283, 0.5, 0.0])

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from tcvq_vqvae import PatchDiscriminator, adaptive_weight, generator_loss, hinge_discriminator_loss
+from tcvq_vqvae import (
+    PatchDiscriminator,
+    adaptive_weight,
+    generator_loss,
+    hinge_discriminator_loss,
+    pixel_loss,
+    vanilla_discriminator_loss,
+)
+from tcvq_vqvae.discriminator import pictures
 
 
 def test_hinge_loss_counts_only_scores_inside_the_margin():
@@ -60,3 +68,39 @@ def test_discriminator_starts_with_the_weights_of_dcgan():
     assert convolution.bias is None
     assert norm.weight.mean().item() == pytest.approx(1.0, abs=0.02)
     assert norm.bias.abs().max() == 0
+
+
+def test_pixel_losses_are_means_over_all_elements():
+    x_hat, x = torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]])
+    assert pixel_loss(x_hat, x) == 1.5
+    assert pixel_loss(x_hat, x, "l2") == 2.5
+
+
+def test_vanilla_loss_is_the_cross_entropy_of_real_and_reconstructed():
+    real, fake = torch.tensor([2.0, -1.0]), torch.tensor([0.5, -3.0])
+    probability = torch.sigmoid
+    expected = -0.5 * (probability(real).log().mean() + (1 - probability(fake)).log().mean())
+    assert vanilla_discriminator_loss(real, fake) == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("scale", [1024.0, 1.0])
+def test_scaled_adaptive_weight_is_the_same(scale):
+    w = torch.tensor([1.0, 1.0], requires_grad=True)
+    weight = adaptive_weight((w * 3.0).sum(), (w * torch.tensor([0.0, 2.0])).sum(), w, scale)
+    assert weight.item() == pytest.approx(18**0.5 / (2.0 + 1e-4))
+
+
+@pytest.mark.parametrize(
+    ("norm", "kind", "bias"), [("group", torch.nn.GroupNorm, False), ("none", torch.nn.Identity, True)]
+)
+def test_discriminator_normalises_as_it_is_told(norm, kind, bias):
+    layers = PatchDiscriminator(1, width=4, n_layers=1, norm=norm).layers
+    assert isinstance(layers[3], kind)
+    assert (layers[2].bias is not None) == bias
+
+
+def test_clips_put_the_frames_of_a_recording_into_channels():
+    x = torch.arange(2 * 3 * 2).float().view(2, 3, 2, 1, 1)  # T = 2, B = 3
+    assert torch.equal(pictures(x, clips=True)[1].flatten(), torch.cat([x[0, 1], x[1, 1]]).flatten())
+    assert torch.equal(pictures(x, clips=False)[4], x[1, 1])
+    assert pictures(x[0], clips=True).shape == (3, 2, 1, 1)

@@ -24,6 +24,10 @@ class VQVAEConfig:
         beta: Weight of the commitment term.
         legacy_beta: Put ``beta`` on the codebook term instead, as the released code does.
         codebook_init: Where the first entries come from.
+        codebook_update: Entries learn by ``gradient``, or are moving averages (``ema``) of their latents.
+        codebook_decay: γ of these moving averages.
+        codebook_similarity: Distance ``l2``, or ``cosine`` between trajectories of unit length.
+        codebook_estimator: How gradients pass the codebook: ``straight_through``, or by the ``rotation`` trick.
         space_to_depth: Fold this many pixels per side into channels before the first convolution, and back after
             the last; 1 is the paper's network.
         upsample: ``transpose`` as the paper's tables, ``nearest`` as the released checkpoints.
@@ -53,6 +57,10 @@ class VQVAEConfig:
     beta: float = 0.25  # van den Oord et al. 2017, eq. 3
     legacy_beta: bool = False
     codebook_init: Literal["uniform", "data", "kmeans"] = "kmeans"
+    codebook_update: Literal["gradient", "ema"] = "gradient"
+    codebook_decay: float = 0.99
+    codebook_similarity: Literal["l2", "cosine"] = "l2"
+    codebook_estimator: Literal["straight_through", "rotation"] = "straight_through"
     space_to_depth: int = 1
     upsample: Literal["transpose", "nearest"] = "transpose"
     shortcut: Literal["1x1", "3x3"] = "1x1"
@@ -91,6 +99,8 @@ class VQVAEConfig:
             raise ValueError(f"vqvae.attn_resolutions is {self.attn_resolutions}; the levels have sides {sides}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"vqvae.dropout is {self.dropout}; it must lie in [0, 1)")
+        if not 0.0 <= self.codebook_decay < 1.0:
+            raise ValueError(f"vqvae.codebook_decay is {self.codebook_decay}; it must lie in [0, 1)")
         if (self.encoding == "event") != (self.decoding == "event"):
             raise ValueError(
                 f"vqvae.encoding is {self.encoding!r} and decoding {self.decoding!r}; event goes with event"

@@ -1,5 +1,7 @@
 """The spiking VQ-VAE: encoder, temporal codebook and decoder wired together."""
 
+from typing import Any
+
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -28,11 +30,18 @@ def check_images(x: Tensor, config: VQVAEConfig) -> None:
 
 def build_codebook(config: VQVAEConfig) -> TemporalCodebook | StepwiseCodebook:
     """Return the codebook that ``config.codebook`` names."""
-    sizes, beta, legacy = (config.n_embed, config.embed_dim), config.beta, config.legacy_beta
+    options: dict[str, Any] = {
+        "beta": config.beta,
+        "legacy_beta": config.legacy_beta,
+        "init": config.codebook_init,
+        "update": config.codebook_update,
+        "decay": config.codebook_decay,
+        "similarity": config.codebook_similarity,
+        "estimator": config.codebook_estimator,
+    }
     if config.codebook == "vanilla":
-        vanilla = VanillaCodebook(*sizes, beta=beta, legacy_beta=legacy, init=config.codebook_init)
-        return StepwiseCodebook(vanilla, config.n_steps)
-    return TemporalCodebook(*sizes, config.n_steps, beta=beta, legacy_beta=legacy, init=config.codebook_init)
+        return StepwiseCodebook(VanillaCodebook(config.n_embed, config.embed_dim, **options), config.n_steps)
+    return TemporalCodebook(config.n_embed, config.embed_dim, config.n_steps, **options)
 
 
 class SpikingVQVAE(nn.Module):

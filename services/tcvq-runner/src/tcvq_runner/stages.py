@@ -34,13 +34,14 @@ def train_stage1(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
     start = start_of(store, "stage1", recipe, reporter)
     with stops_itself() as stop, folder.step("stage1") as facts, open_tracker(folder, recipe, "stage1") as log:
         seed_everything(stage_seed(recipe.seed, "stage1"), verbose=False)
-        module = LitVQVAE(recipe.vqvae, recipe.loss, recipe.stage1)
+        module = LitVQVAE(recipe.vqvae, recipe.loss, recipe.stage1, debug_batch=folder.path / "debug_batch.safetensors")
         batches = data.train_dataloader()
         facts["seconds_before"] = fit(
             module,
             batches,
+            data.val_dataloader(),
             stage="stage1",
-            max_steps=recipe.stage1.total_steps(len(batches)),
+            max_steps=recipe.stage1.total_steps(max(1, len(batches) // recipe.stage1.accumulate)),
             metrics=folder.metrics,
             compute=compute,
             reporter=reporter,
@@ -49,7 +50,7 @@ def train_stage1(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: 
             stop=stop,
             log=log,
         )
-        facts["vqvae"] = on_first(lambda: save_vqvae(folder.vqvae, module.model, meta=_origin(recipe)))
+        facts["vqvae"] = on_first(lambda: save_vqvae(folder.vqvae, module.trained, meta=_origin(recipe)))
     on_first(store.finish)
 
 
