@@ -68,7 +68,8 @@ def sample(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Report
         ArtifactError: One is damaged, or the prior's codes came from another VQ-VAE.
         OSError: A file cannot be written.
     """
-    draw(prepare(folder, recipe, compute), folder, compute, reporter)
+    group = process_rank()
+    draw(prepare(folder, recipe, compute), folder, compute, reporter, part=group if group[1] > 1 else None)
 
 
 def prepare(

@@ -22,7 +22,7 @@ STEPS: Mapping[str, Step] = {
     "sample": sample,
     "eval": evaluate,
 }
-ALONE = ("sample", "eval")  # done by the first process, while the others wait
+ALONE = ("eval",)  # done by the first process, while the others wait
 
 
 def run(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter) -> None:

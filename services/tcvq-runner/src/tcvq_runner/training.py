@@ -163,7 +163,7 @@ def _strategy(compute: Compute) -> Strategy:
     """Return how several processes train one model."""
     if compute.strategy == "fsdp":
         return FSDPStrategy(state_dict_type="full")
-    return DDPStrategy(find_unused_parameters=True)  # the discriminator rests at first
+    return DDPStrategy()
 
 
 @contextmanager
@@ -176,6 +176,8 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(logging.ERROR)  # hardware summary, tips
         # Lightning 2.6 asks torch's pytree the old way; nothing that a user could change.
         warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated")
+        # What a module averages over the processes itself, Lightning would average again.
+        warnings.filterwarnings("ignore", r".*sync_dist=True.* when logging on epoch level")
         try:
             yield
         finally:
