@@ -17,11 +17,14 @@ from tcvq_runner.options import (
     settings_argument,
 )
 
+_FRESH = "Start anew instead of continuing; what is there is kept aside."
+fresh_option = click.option("--fresh", is_flag=True, help=_FRESH)
+
 
 @click.command()
 @recipe_argument
 @out_option
-@click.option("--fresh", is_flag=True, help="Start anew instead of continuing; what is there is kept aside.")
+@fresh_option
 @profile_option
 @json_option
 @scale_options
@@ -53,14 +56,15 @@ def train() -> None:
 @train.command()
 @recipe_argument
 @out_option
+@fresh_option
 @profile_option
 @scale_options
 @compute_options
-def stage1(items: tuple[str, ...], out: Path | None, **options: Any) -> None:
-    """Train the VQ-VAE in a new run folder."""
+def stage1(items: tuple[str, ...], out: Path | None, *, fresh: bool, **options: Any) -> None:
+    """Train the VQ-VAE in a new run folder, or go on in the folder of --out."""
     from tcvq_runner import session, stages
 
-    with session.new_session(items, out, **options) as at:
+    with session.run_session(items, out, fresh=fresh or out is None, **options) as at:
         stages.train_stage1(at.folder, at.recipe, at.compute, at.reporter)
         _echo_profiles(at.folder.path)
         click.echo(f"wrote {at.folder.vqvae}\nnext: tcvq encode {at.folder.path}")
@@ -69,17 +73,21 @@ def stage1(items: tuple[str, ...], out: Path | None, **options: Any) -> None:
 @train.command()
 @run_argument
 @settings_argument
+@click.option("--fresh", is_flag=True, help="Forget the checkpoints of this stage, and start it anew.")
 @profile_option
 @scale_options
 @compute_options
-def stage2(run: Path, settings: tuple[str, ...], **options: Any) -> None:
+def stage2(run: Path, settings: tuple[str, ...], *, fresh: bool, **options: Any) -> None:
     """Train the prior on the codes of a run.
 
     Settings may change prior.*, stage2.*, sample.* and eval.*; the run keeps them.
     """
     from tcvq_runner import session, stages
+    from tcvq_runner.distributed import on_first
 
     with session.old_session(run, settings, **options) as at:
+        if fresh:
+            on_first(stages.checkpoints_of(at.folder, "stage2", at.recipe).clear)
         stages.train_stage2(at.folder, at.recipe, at.compute, at.reporter)
         _echo_profiles(at.folder.path)
         click.echo(f"wrote {at.folder.prior}\nnext: tcvq sample {run}")

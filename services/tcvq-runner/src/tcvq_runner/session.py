@@ -86,18 +86,6 @@ def recipe_of(source: str) -> Recipe:
 
 
 @contextmanager
-def new_session(items: Sequence[str], out: Path | None, **options: Unpack[ScaleOptions]) -> Iterator[Session]:
-    """Yield a session in a new run folder; the recipe is checked against its data before the folder is made.
-
-    Raises:
-        ConfigError: The recipe is wrong or does not fit its data.
-        RunFolderError: The folder is in use or not empty.
-    """
-    with _together(options) as compute, _shared(_begin(items, out, compute)) as session:
-        yield session
-
-
-@contextmanager
 def run_session(
     items: Sequence[str], out: Path | None, *, fresh: bool = False, **options: Unpack[ScaleOptions]
 ) -> Iterator[Session]:
