@@ -36,16 +36,16 @@ from .figures import (
     time_cell_figure,
     variants_plot,
 )
-from .fingerprint import ENVIRONMENT_FIELDS, MODEL_FIELDS, Fingerprint, fingerprint_differences
+from .fingerprint import ENVIRONMENT_FIELDS, MODEL_FIELDS, Fingerprint, extractor_facts, fingerprint_differences
 from .frozen import Frozen, ModuleFeatures
 from .gaussian import Gaussian, fit_gaussian, gather_gaussian, gaussian_distance, gaussian_of
 from .inception import InceptionFeatures
 from .interface import INTERFACE_VERSION, FeatureExtractor
 from .kernel import KernelDistance, kernel_distance, mmd
 from .measurement import METRICS, Measurement, measure, skipped
-from .pretrained import KNOWN_WEIGHTS, MissingWeightsError, find_weights, weights_folder
+from .pretrained import KNOWN_WEIGHTS, MissingWeightsError, file_sha256, find_weights, weights_folder
 from .reconstruction import Reconstruction, ReconstructionMeter, evaluate_reconstruction, psnr, ssim
-from .report import Headline, Picture, Report, ReportFiles, Section, Table, write_report
+from .report import Headline, Picture, Report, ReportFiles, Section, Table, to_json, write_report
 from .resampling import fd_infinity, half_spread
 from .samples import (
     ClassAgreement,
@@ -57,7 +57,7 @@ from .samples import (
     memorisation_of,
 )
 from .score import InceptionScore, inception_score
-from .sources import Source, open_source, tensor_source
+from .sources import Source, npz_member, open_source, tensor_source
 from .summary import nearest_section, sample_headlines
 from .timecells import TimeCells, evaluate_time_cells
 
@@ -138,9 +138,11 @@ __all__ = [
     "event_statistics",
     "event_strips",
     "extract_features",
+    "extractor_facts",
     "fd_fashion",
     "fd_infinity",
     "fidelity_of_features",
+    "file_sha256",
     "find_weights",
     "fingerprint_differences",
     "firing_rate_map",
@@ -166,6 +168,7 @@ __all__ = [
     "nearest_in_batches",
     "nearest_section",
     "noise_floor",
+    "npz_member",
     "open_source",
     "precision_recall",
     "psnr",
@@ -178,6 +181,7 @@ __all__ = [
     "temporal_yardsticks",
     "tensor_source",
     "time_cell_figure",
+    "to_json",
     "train_event_classifier",
     "variants_plot",
     "weights_folder",

@@ -20,8 +20,8 @@ from tcvq_eval import (
     open_source,
     skipped,
     tensor_source,
+    to_json,
 )
-from tcvq_eval.report import to_json
 from tcvq_runner.progress import Reporter
 from tcvq_runner.samples import read_samples
 from tcvq_runner.wiring import Compute
@@ -135,7 +135,7 @@ def _open(path: Path) -> Source | FeatureSet:
     if path.suffix == ".safetensors":
         return load_features(path)
     if path.suffix == ".npz" and path.is_file():
-        from tcvq_eval.sources import npz_member
+        from tcvq_eval import npz_member
 
         if not npz_member(path):
             return load_features(path)

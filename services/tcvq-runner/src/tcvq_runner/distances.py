@@ -26,13 +26,13 @@ from tcvq_eval import (
     cached_features,
     evaluate_events,
     extract_features,
+    extractor_facts,
     fit_gaussian,
     measure,
     skipped,
     tensor_source,
     weights_folder,
 )
-from tcvq_eval.fingerprint import extractor_facts
 from tcvq_runner.config import Recipe
 from tcvq_runner.passes import image_batches
 from tcvq_runner.progress import Reporter

@@ -5,8 +5,7 @@ import urllib.error
 from pathlib import Path
 
 from tcvq_data import atomic_path
-from tcvq_eval import KNOWN_WEIGHTS, weights_folder
-from tcvq_eval.pretrained import file_sha256
+from tcvq_eval import KNOWN_WEIGHTS, file_sha256, weights_folder
 
 
 def get_weights(name: str, source: Path | None = None) -> Path:
