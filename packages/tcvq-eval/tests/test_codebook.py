@@ -42,3 +42,20 @@ def test_an_index_outside_the_codebook_is_refused(indices):
 def test_no_index_at_all_is_refused():
     with pytest.raises(ValueError, match="at least one index"):
         code_usage(torch.empty(0, dtype=torch.int64), 4)
+
+
+def test_step_contributions_by_hand():
+    from tcvq_eval import StepMeter
+
+    z = torch.tensor([[2.0], [4.0]]).reshape(2, 1, 1, 1, 1)  # two steps of one site of width one
+    z_q = torch.tensor([[1.0], [3.0]]).reshape(2, 1, 1, 1, 1)
+    meter = StepMeter()
+    for _ in range(3):  # the same batch again changes no mean
+        meter.update(z, z_q)
+    found = meter.result()
+    assert found.error == (1.0, 1.0)
+    assert found.relative == (1 / 4, 1 / 16)
+    assert found.energy == pytest.approx((0.1, 0.9))
+    assert found.change == pytest.approx((4 / 5,))  # (3 - 1)² over the mean of 1 and 9
+    with pytest.raises(ValueError, match="at least one batch"):
+        StepMeter().result()

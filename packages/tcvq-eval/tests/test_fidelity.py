@@ -139,3 +139,26 @@ def test_nearest_finds_exact_copies_at_distance_zero(generator):
     distances, indices = nearest(reference[order], reference)
     assert torch.equal(indices, order)
     assert distances.max() == 0
+
+
+def test_a_set_searched_in_batches_gives_the_nearest_of_all(generator):
+    from tcvq_eval import nearest_in_batches
+
+    queries, items = normal(20, 5, generator), normal(100, 5, generator)
+    distances, rows = nearest(queries, items)
+    found, twins, searched = nearest_in_batches(queries, items.split(17))
+    assert torch.equal(found, distances)
+    assert torch.equal(twins, items[rows])
+    assert searched == 100
+    with pytest.raises(ValueError, match="a set to search"):
+        nearest_in_batches(queries, [])
+
+
+def test_features_computed_in_batches_give_the_same_fidelity(pictures):
+    from tcvq_eval import FashionFeatures, as_saved, evaluate_fidelity, fidelity_of_features
+
+    net, fake, real = FashionFeatures(), pictures(20), pictures(50)
+    whole = evaluate_fidelity(fake, real, net)
+    parts = fidelity_of_features(net(as_saved(fake)), net(as_saved(real)), net)
+    assert parts.fd == pytest.approx(whole.fd, rel=1e-4)
+    assert (parts.precision, parts.recall, parts.n) == (whole.precision, whole.recall, whole.n)

@@ -61,3 +61,21 @@ def test_outputs_outside_the_range_count_as_clamped(pictures):
 def test_unequal_numbers_of_images_are_refused(pictures):
     with pytest.raises(ValueError, match=r"originals \(3, 1, 28, 28\) and reconstructions \(2, 1, 28, 28\)"):
         evaluate_reconstruction(pictures(3), pictures(2))
+
+
+def test_batches_add_up_and_a_perceptual_distance_is_averaged_where_there_is_one(pictures):
+    from tcvq_eval import ReconstructionMeter
+
+    x = pictures(10)
+    x_hat = x * 0.8
+    meter = ReconstructionMeter(lambda a, b: (a - b).abs().amax(dim=(1, 2, 3)))
+    for a, b in zip(x.split(3), x_hat.split(3), strict=True):
+        meter.update(a, b)
+    whole, parts = evaluate_reconstruction(x, x_hat), meter.result()
+    assert (parts.n, whole.lpips) == (10, None)
+    assert parts.mse == pytest.approx(whole.mse)
+    assert parts.psnr_std == pytest.approx(whole.psnr_std)
+    assert parts.ssim == pytest.approx(whole.ssim, rel=1e-6)
+    assert parts.lpips == pytest.approx(0.2, rel=0.02)
+    with pytest.raises(ValueError, match="no reconstruction was compared"):
+        ReconstructionMeter().result()
