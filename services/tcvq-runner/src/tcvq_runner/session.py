@@ -144,11 +144,7 @@ def _continued(
         return
     compute = _as_before(found, compute, asked=options.get("precision", "auto"))
     check_trackers(recipe.track)
-    with (
-        open_run(found.path) as folder,
-        _told_how_to_go_on(folder),
-        logged(folder.path, reporter, sys.argv) as reporter,
-    ):
+    with open_run(found.path) as folder, _told_how_to_go_on(folder):
         require_same(folder, recipe)
         folder.sweep()
         check_data(recipe, reporter)
@@ -159,7 +155,8 @@ def _continued(
         else:
             reporter.note(f"{folder.path} is finished; only what is missing or damaged is made again (--fresh: all)")
         folder.keep(recipe)
-        yield Session(folder=folder, recipe=recipe, compute=compute, reporter=reporter)
+        with logged(folder.path, reporter, sys.argv) as both:
+            yield Session(folder=folder, recipe=recipe, compute=compute, reporter=both)
 
 
 @contextmanager
@@ -169,7 +166,8 @@ def _reopened(path: Path, settings: Sequence[str], compute: Compute) -> Iterator
         recipe = folder.change(tuple(settings))
         check_trackers(recipe.track)
         check_data(recipe, reporter)
-        yield Session(folder=folder, recipe=recipe, compute=compute, reporter=reporter)
+        with logged(folder.path, reporter, sys.argv) as both:
+            yield Session(folder=folder, recipe=recipe, compute=compute, reporter=both)
         folder.keep(recipe)
 
 
