@@ -53,7 +53,7 @@ class Watcher(lightning.Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Record the validation's averages."""
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        self._curves.add(pl_module.batches_seen, values)
+        self._curves.add(pl_module.batches_seen, dict(sorted(values.items())))
         self._task.update(pl_module.batches_seen, values)
 
     def state_dict(self) -> dict[str, Any]:
