@@ -160,6 +160,18 @@ def on_first(make: Callable[[], T]) -> T | None:
     return result
 
 
+def end_alone(make: Callable[[], object]) -> None:
+    """Close the process group and call a function on the first process only: the last thing that a run does.
+
+    Models of a process group work together, and the function would wait for others that do not call it.
+    """
+    rank = process_rank()[0]
+    barrier()
+    leave()
+    if rank == 0:
+        make()
+
+
 def agreed(decide: Callable[[], T]) -> T:
     """Return what the first process decides, on all of them."""
     if process_rank()[0] > 0:

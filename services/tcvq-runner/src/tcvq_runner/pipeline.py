@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from tcvq_runner.config import Recipe
-from tcvq_runner.distributed import agreed, on_first
+from tcvq_runner.distributed import agreed, end_alone
 from tcvq_runner.drawing import sample
 from tcvq_runner.encoding import encode
 from tcvq_runner.evaluation import evaluate
@@ -22,7 +22,7 @@ STEPS: Mapping[str, Step] = {
     "sample": sample,
     "eval": evaluate,
 }
-ALONE = ("eval",)  # done by the first process, while the others wait
+ALONE = "eval"  # the last step, done by the first process
 
 
 def run(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter) -> None:
@@ -38,7 +38,7 @@ def run(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter)
         if problem:
             reporter.note(f"{name}: done again, because {problem}")
         work = partial(step, folder, recipe, compute, reporter)
-        if name in ALONE:
-            on_first(work)
+        if name == ALONE:
+            end_alone(work)
         else:
             work()

@@ -162,7 +162,7 @@ def _continued(
 @contextmanager
 def _reopened(path: Path, settings: Sequence[str], compute: Compute) -> Iterator[Session]:
     reporter = open_reporter(sys.stderr)
-    with open_run(path) as folder, logged(folder.path, reporter, sys.argv) as reporter:
+    with open_run(path) as folder:
         recipe = folder.change(tuple(settings))
         check_trackers(recipe.track)
         check_data(recipe, reporter)
