@@ -11,13 +11,19 @@ discriminator, both optimizers, logging. What is counted:
 - *memory*: the most that torch has allocated in a step beyond what was there before it (activations and gradients), in
   the profiler; weights, moments and input are the same for both and not in it. Buffers of our kernels, one sample for
   each thread, are not torch's and not in it either.
-- *cost*: medians for other numbers of steps T and batch sizes over the linear cost, step(T) / (T step(1)).
+- *cost*: medians for other numbers of steps T and batch sizes over the linear cost, step(T) / (T step(1)); after one
+  step to warm up, without profiler.
+
+The script starts itself anew with what `ALLOCATOR` sets for glibc: memory that a step gave back is kept for the next
+one, and lies in huge pages. Both ways of training run under it. ``--allocator system`` leaves glibc alone.
 
 Spikes decide what follows: the numbers of ours and of the plain step part after some steps, as any two roundings do.
 """
 
 import argparse
+import os
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -33,14 +39,17 @@ from tcvq_data import Sample
 from tcvq_vqvae import LitVQVAE, LossConfig, Stage1Config, VQVAEConfig
 
 PRODUCTS = {"aten::convolution", "aten::convolution_backward", "aten::mm", "aten::addmm", "aten::bmm"}
+ALLOCATOR = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+}
 
 
 class Stopwatch(lightning.Callback):
     """Times the steps after ``warmup`` in turns with the plain ones, then profiles one for time and one for memory."""
 
-    def __init__(
-        self, rounds: int, other: "plain.PlainStep | None" = None, warmup: int = 2, bf16: bool = False
-    ) -> None:
+    def __init__(self, rounds: int, other: "plain.PlainStep | None", warmup: int, *, bf16: bool) -> None:
         self.rounds, self.warmup, self.other, self.bf16 = rounds, warmup, other, bf16
         self.ours: list[float] = []
         self.plain: list[float] = []
@@ -125,15 +134,17 @@ def measure(n_steps: int, batch: int, rounds: int, *, bf16: bool, compare: bool)
     """Train for some steps."""
     torch.manual_seed(0)
     config = VQVAEConfig(n_steps=n_steps, codebook_init="uniform")
-    train = Stage1Config(max_steps=rounds + 4, batch_size=batch, revive_every=0)
+    warmup, profiled = (2, 2) if compare else (1, 0)
+    length = warmup + rounds + profiled
+    train = Stage1Config(max_steps=length, batch_size=batch, revive_every=0)
     module = LitVQVAE(config, LossConfig(disc_start=0), train)
     other = plain.PlainStep(module.model, module.discriminator, 4.5e-6 * batch) if compare else None
-    watch = Stopwatch(rounds, other, bf16=bf16)
+    watch = Stopwatch(rounds, other, warmup, bf16=bf16)
     trainer = lightning.Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, precision="bf16-mixed" if bf16 else "32-true", callbacks=[watch],
     )  # fmt: skip
-    trainer.fit(module, Images(batch, rounds + 4))
+    trainer.fit(module, Images(batch, length))
     return watch
 
 
@@ -150,16 +161,26 @@ def report(bf16: bool, rounds: int) -> None:
 
 def report_scaling(rounds: int) -> None:
     """Print the cost against T and batch, over the linear cost."""
+    measured: dict[tuple[int, int], float] = {}
     for name, sizes, linear in (
         ("T", [(t, 8) for t in (1, 2, 4, 8)], [1, 2, 4, 8]),
         ("batch", [(4, b) for b in (2, 4, 8, 16)], [1, 2, 4, 8]),
     ):
-        times = [statistics.median(measure(*size, rounds, bf16=False, compare=False).ours) for size in sizes]
+        for size in sizes:
+            if size not in measured:
+                measured[size] = statistics.median(measure(*size, rounds, bf16=False, compare=False).ours)
+        times = [measured[size] for size in sizes]
         for size, seconds, factor in zip(sizes, times, linear, strict=True):
             share = seconds / (factor * times[0])
             print(f"fp32  T = {size[0]}, batch {size[1]:2d}: {seconds:.3f} s, over linear in {name}   {share:.2f}")
         steps = [(b - a) / (y - x) for (a, b), (x, y) in zip(pairwise(times), pairwise(linear), strict=True)]
         print(f"fp32  marginal cost along {name}: {', '.join(f'{s:.3f}' for s in steps)} s", flush=True)
+
+
+def keep_memory() -> None:
+    """Start this script anew with `ALLOCATOR`, unless it is so already; glibc reads it at the start only."""
+    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR)
 
 
 def main() -> None:
@@ -168,10 +189,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=["fp32", "bf16", "scaling"])
+    parser.add_argument("--allocator", choices=["keep", "system"], default="keep")
     options = parser.parse_args()
+    if options.allocator == "keep" and sys.platform == "linux":
+        keep_memory()
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore", module="lightning")
-    print(f"torch {torch.__version__}, {options.threads} threads, batch 8, T = 4, 32 px, medians of {options.rounds}")
+    print(
+        f"torch {torch.__version__}, {options.threads} threads, batch 8, T = 4, 32 px, medians of {options.rounds}; "
+        f"allocator {options.allocator}"
+    )
     if options.only in (None, "fp32"):
         report(False, options.rounds)
     if options.only in (None, "bf16"):
