@@ -161,6 +161,7 @@ def report(bf16: bool, rounds: int) -> None:
 
 def report_scaling(rounds: int) -> None:
     """Print the cost against T and batch, over the linear cost."""
+    print(f"fp32  cost: medians of {rounds} after one step to warm up, 32 px")
     measured: dict[tuple[int, int], float] = {}
     for name, sizes, linear in (
         ("T", [(t, 8) for t in (1, 2, 4, 8)], [1, 2, 4, 8]),
