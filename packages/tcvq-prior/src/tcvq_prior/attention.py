@@ -83,6 +83,8 @@ def spiking_attention(
 
 def _from_state(q: Tensor, k: Tensor, v: Tensor, cache: LayerCache) -> Tensor:
     """Sum over a running state and the new tokens; one token joins the state first, and attends to nothing else."""
+    if q.shape[-2] == 1 and cache.state is not None and not torch.is_grad_enabled():
+        return q @ cache.state.addcmul_(k.transpose(-2, -1), v)
     kv = k.transpose(-2, -1) @ v
     if q.shape[-2] == 1:
         return q @ cache.add(kv)

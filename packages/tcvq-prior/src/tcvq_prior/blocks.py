@@ -11,6 +11,7 @@ from tcvq_prior.attention import softmax_attention, spiking_attention
 from tcvq_prior.cache import LayerCache
 from tcvq_prior.config import PriorConfig
 from tcvq_prior.positions import Rotary
+from tcvq_prior.stepping import fire, is_plain_step, linear
 
 
 class Block(nn.Module):
@@ -66,9 +67,9 @@ class Block(nn.Module):
 
     def reset_parameters(self, gain: float) -> None:
         """Draw weights with deviation ``gain / √fan_in`` and zero biases."""
-        for linear in (self.qkv, self.proj, self.fc, self.out):
-            nn.init.normal_(linear.weight, std=gain * linear.in_features**-0.5)
-            nn.init.zeros_(linear.bias)
+        for layer in (self.qkv, self.proj, self.fc, self.out):
+            nn.init.normal_(layer.weight, std=gain * layer.in_features**-0.5)
+            nn.init.zeros_(layer.bias)
 
 
 class SpikingBlock(Block):
@@ -86,6 +87,25 @@ class SpikingBlock(Block):
         self.by_position = config.attention_norm == "position"
         self.qkv_lif = LIF()
         self.fc_lif = LIF()
+
+    def forward(
+        self, x_seq: Float[Tensor, "T B L C"], cache: LayerCache | None = None, first: int = 0
+    ) -> Float[Tensor, "T B L C"]:
+        """Map a chunk of tokens as `Block.forward` does; a single one in fewer calls where nobody needs the layers."""
+        if cache is None or not is_plain_step(self, x_seq):
+            return super().forward(x_seq, cache, first)
+        return self._step(x_seq, cache, first)
+
+    def _step(self, x_seq: Float[Tensor, "T B 1 C"], cache: LayerCache, first: int) -> Float[Tensor, "T B 1 C"]:
+        n_steps, n_batch, _, width = x_seq.shape
+        once = x_seq[:1] if x_seq.stride(0) == 0 else x_seq  # direct coding: every step is the same
+        current = linear(self.qkv, self.ln1(once.reshape(-1, width)))
+        spikes = fire(current.view(-1, n_batch, 3 * width).expand(n_steps, -1, -1), self.qkv_lif)
+        q, k, v = spikes.view(n_steps, n_batch, 3, self.n_head, 1, -1).unbind(2)
+        y = self.attend(q, k, v, cache, first)
+        x = linear(self.proj, y.reshape(-1, width)).view(x_seq.shape).add_(x_seq).view(-1, width)
+        hidden = fire(linear(self.fc, self.ln2(x)).view(n_steps, n_batch, -1), self.fc_lif)
+        return x.add_(linear(self.out, hidden.flatten(0, 1))).view(x_seq.shape)
 
     def project(self, x_seq: Float[Tensor, "T B L C"]) -> Float[Tensor, "T B L 3*C"]:
         """Return the spikes of queries, keys and values."""
