@@ -1,9 +1,11 @@
 """Time and memory per drawn code against the length: running state, keys and values, no cache, and the reference.
 
 Run ``python sampling.py``; ``--large`` adds the size of the released prior (1.2 GB of weights), ``--memory`` the peak
-memory of a process of its own for each sampler. Times of all samplers are taken in turns, position by position, and are
-medians over the rounds; "to draw" integrates them over the sequence. With one thread (``OMP_NUM_THREADS=1``) the time
-of the processor is taken, which other programs on the machine hardly change.
+memory of a process of its own for each sampler, ``--grids`` whole grids of 256 codes that are really drawn, again in a
+process of its own: the averaged sampler takes longer for the first than for later ones, for which the allocator has
+kept its growing blocks. ``--positions`` shortens the table. Times of all samplers are taken in turns, position by
+position, and are medians over the rounds; "to draw" integrates them over the sequence. With one thread
+(``OMP_NUM_THREADS=1``) the time of the processor is taken, which other programs on the machine hardly change.
 
 The reference is the sampler of the released code as `AveragedSampler` writes it down: it walks through the SNN steps
 one by one, keeps keys and values averaged over the steps, and joins the list of all earlier ones anew for every code
@@ -16,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -140,7 +142,7 @@ def integral(times: dict[int, float], length: int) -> float:
     return total + max(0, length - knots[-1][0]) * knots[-1][1]
 
 
-def compare(rows: int, rounds: int, in_a_row: int) -> None:
+def compare(rows: int, rounds: int, in_a_row: int, positions: Sequence[int]) -> None:
     """Print time per code at each position, and to the lengths 256 and 1024."""
     prior = SpikingPrior(SMALL).eval()
     kinds = ("state", "kv", "none", "averaged")
@@ -149,7 +151,7 @@ def compare(rows: int, rounds: int, in_a_row: int) -> None:
         f"\n{SMALL.n_layer} layers x {SMALL.width}, {SMALL.n_head} heads, T={SMALL.n_steps}, batch {rows}: ms per code"
     )
     print(f"{'position':>9}" + "".join(f"{kind:>11}" for kind in kinds) + f"{'averaged/state':>16}")
-    for position in POSITIONS:
+    for position in positions:
         n = in_a_row * rounds
         start = min(position - n // 2, SMALL.n_tokens - n - 1)
         chosen = [kind for kind in kinds if kind != "none" or position <= 256]
@@ -158,7 +160,7 @@ def compare(rows: int, rounds: int, in_a_row: int) -> None:
             times[kind][position] = seconds
         cells = "".join(f"{times[k][position] * 1e3:11.2f}" if position in times[k] else f"{'':>11}" for k in kinds)
         print(f"{position:9d}{cells}{times['averaged'][position] / times['state'][position]:15.1f}x", flush=True)
-    for length in (256, 1024):
+    for length in (n for n in (256, 1024) if 8 * min(positions) <= n <= max(positions) + 8):
         total = {kind: integral(times[kind], length) for kind in ("state", "kv", "averaged")}
         speed = ", ".join(f"{kind} {rows * length / seconds:.0f} codes/s" for kind, seconds in total.items())
         print(f"to draw {length}: {speed}; averaged takes {total['averaged'] / total['state']:.1f}x the time of state")
@@ -205,6 +207,33 @@ def peak_memory(rows: int) -> None:
         print(f"position {position:5d}: {'  '.join(cells)}", flush=True)
 
 
+def whole_grids(rows: int, rounds: int) -> None:
+    """Print the time of 256 codes from nothing, the first time in a process and later."""
+    seconds: dict[str, list[list[float]]] = {"state": [], "averaged": []}
+    for _ in range(rounds):
+        for kind, found in seconds.items():
+            command = [sys.executable, __file__, "--child", kind, str(rows), "draw"]
+            found.append([float(x) for x in subprocess.run(command, check=True, capture_output=True).stdout.split()])
+    for i, name in enumerate(("first", "second")):
+        state, averaged = (statistics.median(times[i] for times in seconds[kind]) for kind in ("state", "averaged"))
+        print(
+            f"{name} grid of 256: state {state:.2f} s, averaged {averaged:.2f} s, {averaged / state:.1f}x", flush=True
+        )
+
+
+def child_draws(kind: str, rows: int) -> None:
+    """Draw two grids of 256 codes and print the seconds of each."""
+    prior = SpikingPrior(SMALL).eval()
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    with torch.no_grad():
+        stepper(prior, kind, rows, 1)()
+        for _ in range(2):
+            start, step = clock(), stepper(prior, kind, rows, 0)
+            for _ in range(256):
+                step()
+            print(clock() - start)
+
+
 def child(kind: str, rows: int, position: int) -> None:
     """Draw a few codes and print by how many KiB the peak memory of this process rose."""
     prior = SpikingPrior(SMALL).eval()
@@ -225,8 +254,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--in-a-row", type=int, default=8, help="codes a sampler draws before it is another one's turn")
     parser.add_argument("--batch", type=int, nargs="*", default=[8])
+    parser.add_argument("--grids", action="store_true")
+    parser.add_argument("--positions", type=int, nargs="*", default=POSITIONS)
     parser.add_argument("--child", nargs=3)
     options = parser.parse_args()
+    if options.child and options.child[2] == "draw":
+        child_draws(options.child[0], int(options.child[1]))
+        return
     if options.child:
         child(options.child[0], *map(int, options.child[1:]))
         return
@@ -235,7 +269,10 @@ def main() -> None:
         f"{torch.get_num_threads()} threads; one step: same logits as the reference {same_as_reference_with_one_step()}"
     )
     for rows in options.batch:
-        compare(rows, options.rounds, options.in_a_row)
+        if options.positions:
+            compare(rows, options.rounds, options.in_a_row, options.positions)
+    if options.grids:
+        whole_grids(options.batch[0], options.rounds)
     if options.large:
         flatness(options.rounds, options.in_a_row)
     if options.memory:

@@ -57,7 +57,9 @@ def test_layers_that_are_watched_are_called(make_prior):
     assert len(seen) == 2 * 3
 
 
-@pytest.mark.parametrize("neuron", [LIF(tau=3.0), LIF(reset="soft"), LIF(decay_input=False), LIF(fire_at_threshold=True)])
+@pytest.mark.parametrize(
+    "neuron", [LIF(tau=3.0), LIF(reset="soft"), LIF(decay_input=False), LIF(fire_at_threshold=True)]
+)
 @torch.no_grad()
 def test_other_neurons_run_themselves(make_prior, neuron):
     prior, tokens = make_prior().double(), torch.randint(7, (2, 5))
