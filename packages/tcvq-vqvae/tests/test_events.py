@@ -1,11 +1,13 @@
 """Recordings of N-MNIST's shape, 64 x 64 pixels, two polarities, four steps, as the paper trains on them."""
 
+import pytest
 import torch
 
 from tcvq_data import DataOptions, EventOptions, open_dataset
 from tcvq_vqvae import LitVQVAE, LossConfig, Stage1Config, VQVAEConfig, reconstruct
 
 
+@pytest.mark.slow  # minutes without the fused kernels
 def test_simulated_events_train_and_are_reconstructed(fit, tmp_path):
     options = DataOptions(root=tmp_path, limit=16, size=64, events=EventOptions(n_steps=4))
     source = open_dataset("fashion-mini-events", "train", options)
