@@ -30,9 +30,9 @@ SCALARS = (
     | st.text(max_size=6)
 )
 TREES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner))
-SOURCES = [
-    resources.files("tcvq_runner").joinpath("recipes", f"{name}.yaml").read_bytes() for name in builtin_recipes()
-]
+FOLDER = resources.files("tcvq_runner").joinpath("recipes")
+SOURCES = [FOLDER.joinpath(f"{name}.yaml").read_bytes() for name in builtin_recipes()]
+BASES = ["debug", "debug", "debug", *builtin_recipes(), "no-such", "fuzz.yaml", 3]
 
 
 @st.composite
