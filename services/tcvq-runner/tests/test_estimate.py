@@ -26,7 +26,7 @@ class Silent:
 
 
 def estimated(recipe, monkeypatch, fake):
-    monkeypatch.setattr(estimating, "_probe", probe)
+    monkeypatch.setattr(estimating, "_probe", fake)
     return estimate(recipe, CPU, Silent())
 
 

@@ -10,6 +10,7 @@ import resource
 import statistics
 import sys
 import time
+import warnings
 from typing import Any
 
 import lightning
@@ -67,9 +68,15 @@ def probe(recipe: Recipe, stage: str, batch: int, compute: Compute) -> dict[str,
         enable_model_summary=False,
         callbacks=[clock],
     )
-    trainer.fit(module, train_dataloaders=DataLoader(batches, batch_size=None))  # type: ignore[arg-type]  # a list does
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning misses a validation
+        trainer.fit(module, train_dataloaders=DataLoader(batches, batch_size=None, collate_fn=_as_it_is))  # type: ignore[arg-type]  # a list does
     peak = torch.cuda.max_memory_allocated() if compute.device.type == "cuda" else _resident()
     return {"seconds": statistics.median(clock.seconds[1:]), "bytes": float(peak)}
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _stage1(recipe: Recipe, batch: int) -> tuple[Any, list[Sample]]:
