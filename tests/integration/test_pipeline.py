@@ -62,6 +62,7 @@ def test_the_same_recipe_and_seed_in_another_process_give_the_same_files(finishe
         "stage2",
         "sample",
         "eval",
+        "nearest",
     ]  # progress, and not a word of the libraries'
 
 
