@@ -48,8 +48,10 @@ def test_two_processes_encode_into_the_same_files_as_one(copied, finished, tcvq)
     assert {path.name for path in copied.iterdir()} == {path.name for path in finished.iterdir()}
 
 
-def test_a_batch_that_two_processes_cannot_share_is_refused_once_and_leaves_no_folder(tmp_path, tcvq, capfd):
-    status, _, _ = tcvq("run", "debug", "stage1.batch_size=15", "--devices", 2, "--out", tmp_path / "run")
+def test_a_batch_that_two_processes_cannot_share_is_refused_once_and_leaves_no_folder(tmp_path, capfd):
+    from tcvq_runner.cli import main
+
+    status = main(["run", "debug", "stage1.batch_size=15", "--devices", "2", "--out", str(tmp_path / "run")])
     err = capfd.readouterr().err
     assert status == 2
     assert err.count("tcvq: ") == 1

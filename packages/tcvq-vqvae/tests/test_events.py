@@ -17,20 +17,20 @@ def test_simulated_events_train_and_are_reconstructed(fit, tmp_path):
         image_size=64,
         in_channels=2,
         n_steps=4,
-        width=32,
+        width=16,
         channel_mult=(1,),
         n_res_blocks=1,
         attn_resolutions=(),
-        z_channels=32,
+        z_channels=16,
         n_embed=64,
         embed_dim=8,
-        space_to_depth=4,
+        space_to_depth=8,
         encoding="event",
         decoding="event",
     )
-    loss = LossConfig(pixel="l2", disc_start=90, disc_width=8, disc_layers=2, disc_norm="group")
+    loss = LossConfig(pixel="l2", disc_start=140, disc_width=8, disc_layers=2, disc_norm="group")
     train = Stage1Config(
-        max_steps=100, batch_size=8, learning_rate=5e-3, betas=(0.9, 0.95), unquantized_steps=50, revive_every=10
+        max_steps=150, batch_size=8, learning_rate=5e-3, betas=(0.9, 0.95), unquantized_steps=50, revive_every=10
     )
     module = LitVQVAE(config, loss, train)
     x = frames.transpose(0, 1)
