@@ -66,7 +66,7 @@ def verify(run: Path, as_json: bool) -> None:
     else:
         for check in checks:
             state = "not made" if check.problem is None else check.problem or f"whole  {check.sha256[:12]}".rstrip()
-            click.echo(f"{check.name:<36}{state}")
+            click.echo(f"{check.name:<35} {state}")
     bad = [check for check in checks if check.problem]
     if bad:
         raise ArtifactError(
