@@ -242,7 +242,7 @@ def cached_features(
         ValueError: As `extract_features`.
     """
     digest: Callable[[], str] = str
-    for _, digest in content_sha256(source.batches(batch)):  # noqa: B007
+    for _, digest in content_sha256(source.batches(batch)):  # noqa: B007  # the last one is read below
         pass
     key = json.dumps({"schema": SCHEMA, "images": digest(), **extractor_facts(extractor)}, sort_keys=True)
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"

@@ -115,5 +115,5 @@ class InceptionFeatures(Frozen):
     @torch.no_grad()
     def logits_of(self, features: Float[Tensor, "N 2048"]) -> Float[Tensor, "N 1008"]:
         """Return the class scores without bias that the Inception Score is computed from, as all libraries do."""
-        weight: Tensor = self.network.fc.weight  # type: ignore[union-attr,assignment]
+        weight: Tensor = self.network.fc.weight  # type: ignore[union-attr,assignment]  # torch-fidelity has no annotations
         return features.to(weight.device) @ weight.T

@@ -202,7 +202,7 @@ class _Task:
             seed=self.seed,
             libraries=library_versions("torch-fidelity"),
             machine=machine_class(),
-            **(facts | dict(origin)),  # type: ignore[arg-type]
+            **(facts | dict(origin)),  # type: ignore[arg-type]  # checked by its constructor
         )
         return Measurement(
             name=made.metric,

@@ -147,9 +147,9 @@ def _npz(path: Path) -> Source:
 
 def _header(file: object) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Read the head of an npy stream: shape, whether in Fortran order, dtype."""
-    version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
+    version = np.lib.format.read_magic(file)  # type: ignore[arg-type]  # any readable file will do
     reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return reader(file)  # type: ignore[arg-type]
+    return reader(file)  # type: ignore[arg-type]  # any readable file will do
 
 
 def _as_images(array: np.ndarray, path: Path) -> Tensor:

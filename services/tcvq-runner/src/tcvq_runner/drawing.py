@@ -172,6 +172,7 @@ def draw(
     if found is None:
         return None
     with target.step("sample") as facts:
+        facts["seconds_before"] = time.monotonic() - started  # of the draw itself
         facts["samples_per_second"] = round(plan.n / (time.monotonic() - started), 2)
         drawn = _samples(drawing, plan, *found)
         facts["samples"] = write_samples(target.samples, drawn)
