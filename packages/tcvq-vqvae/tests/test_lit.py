@@ -41,7 +41,8 @@ def images():
 
 def test_training_reduces_the_reconstruction_error_and_stops_by_itself(make_config, fit, images):
     torch.manual_seed(0)
-    module, metrics = LitVQVAE(make_config(), NO_GAN, steps(40, schedule="cosine", warmup_steps=2)), Metrics()
+    train = steps(40, schedule="cosine", warmup_steps=2, learning_rate=5e-3)  # seeds 0 to 9 end at 0.29 to 0.42
+    module, metrics = LitVQVAE(make_config(), NO_GAN, train), Metrics()
     trainer = fit(module, images, callbacks=[metrics])
     losses = [batch["train/l1"] for batch in metrics.batches]
     assert module.batches_seen == trainer.global_step == len(losses) == 40
