@@ -38,7 +38,7 @@ MODELS: dict[str, dict[str, object]] = {
     "GPT, rotary": {"kind": "gpt", "rotary": True},
 }
 PER_STEP: dict[str, dict[str, object]] = {
-    "per step, joint": {"per_step": "joint", "n_steps": 1},
+    "per step, joint": {"per_step": "joint", "n_steps": 1, "neighbourhood": 1},  # and 9 sites of the step before
     "per step, independent": {"per_step": "independent", "n_steps": 1},
 }
 
@@ -178,8 +178,7 @@ def arms(args: argparse.Namespace, seed: int) -> list[Arm]:
         Arm(
             name=name,
             config=PriorConfig(
-                **COMMON,
-                **options,
+                **{**COMMON, **options},
                 n_embed=grids.n_embed,
                 n_classes=int(grids.train_labels.max()) + 1,
                 grid=tuple(grids.train.shape[1:]),

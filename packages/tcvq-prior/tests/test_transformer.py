@@ -230,6 +230,29 @@ def test_chunks_of_attention_change_neither_logits_nor_gradients(make_prior):
         torch.testing.assert_close(other, found[0], rtol=1e-9, atol=1e-10)
 
 
+def test_neighbours_of_many_positions_and_of_few_make_the_same_stem(make_prior):
+    """Many positions take rows of one product of all codes, few the product of what they gathered."""
+    prior, found = make_prior(n_embed=7, grid=(3, 4), neighbourhood=2, n_layer=1).double(), []
+    tokens = torch.randint(7, (2, 11))
+    for parts in (tokens.split(2), [tokens[:, :n] for n in range(12)]):  # 24 positions at once; one at a time
+        prior.zero_grad()
+        inputs = [
+            prior.embedding(prior.table.weight, part, torch.zeros(2, dtype=torch.long), slice(first, part.shape[1] + 1))
+            for part, first in ((part, 0 if len(parts) == 1 else part.shape[1]) for part in parts)
+        ]
+        x = torch.cat(inputs, dim=1)
+        x.square().sum().backward()
+        found.append([x, prior.embedding.stem.weight.grad, prior.table.weight.grad])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-12)
+
+
+def test_bfloat16_rounds_the_output_of_attention_only():
+    spikes = (torch.rand(3, 2, 3, 4, 40, 256) < 0.5).bfloat16().unbind(0)
+    y, exact = spiking_attention(*spikes), spiking_attention(*(x.double() for x in spikes))
+    torch.testing.assert_close(y.double(), exact, rtol=2**-7, atol=0)
+    assert y.dtype == torch.bfloat16
+
+
 def test_counts_beyond_256_stay_exact_under_autocast():
     q, k, v = (torch.ones(1, 1, 1, 9, 64) for _ in range(3))
     with torch.autocast("cpu", torch.bfloat16):

@@ -3,7 +3,7 @@
 Without a softmax the sum over earlier tokens factorises: Σ_{m≤n} (q_n · k_m) v_m = q_n S_n with
 S_n = S_{n-1} + k_nᵀ v_n (Katharopoulos et al. 2020, eq. 16-18). For binary k and v, S counts coincident spikes: its
 entries are integers, so float32 sums are exact in any order, and d^(-1/2) is applied after them. Under autocast the
-sums stay float32, because bfloat16 has integers up to 256 only.
+sums stay float32, because bfloat16 has integers up to 256 only; where nothing but the output is rounded, bfloat16 does.
 """
 
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from tcvq_prior.cache import LayerCache
 from tcvq_prior.positions import Rotary
+
+BF16_COUNT = 256  # up to here every integer is a bfloat16
 
 
 def attend(
@@ -67,6 +69,8 @@ def spiking_attention(
         chunk: Tokens whose pairs are formed at a time, where there is no cache; 0 forms all L² pairs at once.
     """
     with torch.autocast(q.device.type, enabled=False):
+        if q.dtype == torch.bfloat16 and cache is None and rotary is None and not chunk and q.shape[-1] <= BF16_COUNT:
+            return (q @ k.transpose(-2, -1)).tril() @ v * q.shape[-1] ** -0.5  # q kᵀ is exact, sums are float32
         q, k, v = (_at_least_float32(x) for x in (q, k, v))
         if cache is not None and cache.kind == "kv":
             k, v = cache.append(k, v, first, binary=True)

@@ -76,7 +76,7 @@ class CodeEmbedding(nn.Module):
         if self.config.class_everywhere:
             x = x + start
         if self.stem is not None:
-            x = x + self.stem(self._gather(table, tokens, positions))
+            x = x + self._around(self.stem, table, tokens, positions)
         return x
 
     def positions(self, first: int, last: int) -> Float[Tensor, "P C"]:
@@ -88,12 +88,22 @@ class CodeEmbedding(nn.Module):
             x = self.position[row * self.config.site_grid[1] + column]
         return x + self.step[step] if self.config.n_code_steps > 1 else x
 
-    def _gather(self, table: Tensor, tokens: Tensor, positions: slice) -> Float[Tensor, "B P MC"]:
-        """Embeddings of the neighbours of each position, zeros outside of the grid."""
-        outside = table.shape[0]
+    def _around(
+        self, stem: nn.Linear, table: Float[Tensor, "K C"], tokens: Int[Tensor, "B L"], positions: slice
+    ) -> Float[Tensor, "B P C"]:
+        """Return the stem of the neighbours' embeddings, zeros outside of the grid."""
+        outside, width = table.shape
         tokens = F.pad(tokens, (0, self.config.n_tokens + 1 - tokens.shape[1]), value=outside)  # last one: outside
         ids = tokens[:, self.neighbours[positions]]  # (B, P, M)
-        return F.embedding(ids, F.pad(table, (0, 0, 0, 1))).flatten(2)
+        table = F.pad(table, (0, 0, 0, 1))
+        n_batch, n_positions, m = ids.shape
+        if n_batch * n_positions < len(table):
+            return stem(F.embedding(ids, table).flatten(2))
+        # fewer codes than positions: what each code brings as each neighbour, once, and sums of rows of that
+        weight = stem.weight.view(width, m, width).permute(2, 1, 0)
+        rows = (table @ weight.reshape(width, -1)).view(-1, width).to(table.dtype)  # (K + 1) x M
+        bags = (ids * m + torch.arange(m, device=ids.device)).flatten(0, 1)
+        return F.embedding_bag(bags, rows, mode="sum").view(n_batch, n_positions, width)
 
 
 def causal_neighbours(grid: tuple[int, int], radius: int, n_code_steps: int = 1) -> Int[Tensor, "L M"]:
