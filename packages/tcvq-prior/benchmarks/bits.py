@@ -4,10 +4,12 @@
     python bits.py RUN --latents z_train.safetensors z_test.safetensors   # adds the per-step priors
 
 RUN is a folder that ``tcvq run`` made. All models see the same grids in the same order, with the same stem, code
-features, optimizer and schedule over time; they train in turns of a few steps within one process, so that what else
-runs on the machine disturbs all alike. ``--clock cpu`` counts processor time per thread instead of the time on the
-wall, for machines that are shared. The latents come from ``tools/dump_latents.py``; a per-step (vanilla) codebook of
-as many codes is fitted to them by k-means, and its prior has T times the tokens.
+features, optimizer and schedule over time, each kind with the learning rates that were best for it of those tried
+(``--rates 4e-3:0.04`` gives all the same: of AdamW, and of Muon for the matrices of the blocks); they train in turns of
+a few steps within one process, so that what else runs on the machine disturbs all alike. ``--clock cpu`` counts
+processor time per thread instead of the time on the wall, for machines that are shared. The latents come from
+``tools/dump_latents.py``; a per-step (vanilla) codebook of as many codes is fitted to them by k-means, and its prior
+has T times the tokens.
 """
 
 import argparse
@@ -26,9 +28,7 @@ from tcvq_prior import PriorConfig, Stage2Config, build_prior
 from tcvq_prior.training import learning_rate_factor, parameter_groups
 
 TURN = 4  # steps of a model before it is the next one's turn
-SCHEDULE = Stage2Config(
-    batch_size=64, optimizer="muon", learning_rate=2e-3, schedule="cosine", warmup_steps=50, max_steps=1_000_000
-)
+SCHEDULE = Stage2Config(batch_size=64, optimizer="muon", schedule="cosine", warmup_steps=50, max_steps=1_000_000)
 COMMON = {"n_layer": 3, "n_head": 4, "width": 128, "class_everywhere": True, "neighbourhood": 2}
 MODELS: dict[str, dict[str, object]] = {
     "spiking, 1 step": {"n_steps": 1},
@@ -41,6 +41,9 @@ PER_STEP: dict[str, dict[str, object]] = {
     "per step, joint": {"per_step": "joint", "n_steps": 1, "neighbourhood": 1},  # and 9 sites of the step before
     "per step, independent": {"per_step": "independent", "n_steps": 1},
 }
+
+
+RATES = {"spiking": (8e-3, 0.04), "gpt": (4e-3, 0.04)}  # peak learning rates of AdamW and Muon
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +109,7 @@ class Arm:
     seed: int
     cpu: bool
     bf16: bool
+    rates: tuple[float, float]
     spent: float = 0.0
     steps: int = 0
     recent: list[float] = field(default_factory=list)
@@ -116,9 +120,9 @@ class Arm:
         self.model = build_prior(self.config, self.grids.features)
         groups = parameter_groups(self.model, self.model.blocks)
         decay = SCHEDULE.weight_decay
-        muon = torch.optim.Muon(groups.hidden, lr=SCHEDULE.muon_learning_rate, weight_decay=decay)
+        muon = torch.optim.Muon(groups.hidden, lr=self.rates[1], weight_decay=decay)
         others = [{"params": groups.linear, "weight_decay": decay}, {"params": groups.rest, "weight_decay": 0.0}]
-        adamw = torch.optim.AdamW(others, lr=SCHEDULE.peak_learning_rate, betas=SCHEDULE.betas)
+        adamw = torch.optim.AdamW(others, lr=self.rates[0], betas=SCHEDULE.betas)
         self.optimizers = [muon, adamw]
         self.peaks = [(group, group["lr"]) for one in self.optimizers for group in one.param_groups]
         self.order = torch.Generator().manual_seed(self.seed)
@@ -189,9 +193,16 @@ def arms(args: argparse.Namespace, seed: int) -> list[Arm]:
             seed=seed,
             cpu=args.clock == "cpu",
             bf16=args.bf16,
+            rates=args.rates or RATES[str(options.get("kind", "spiking"))],
         )
         for name, options, grids in kept
     ]
+
+
+def rates(text: str) -> tuple[float, float]:
+    """Read ``adamw:muon``."""
+    adamw, muon = (float(part) for part in text.split(":"))
+    return adamw, muon
 
 
 def main() -> None:
@@ -203,6 +214,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--rates", type=rates, metavar="ADAMW:MUON", help="peak learning rates of all models")
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--only", nargs="+", choices=[*MODELS, *PER_STEP])
     parser.add_argument("--grids", type=int, default=2000, help="test grids of the validation")
