@@ -54,7 +54,7 @@ def test_the_study_of_destruction_writes_table_figure_strip_and_a_paragraph(fini
     }
     assert "last-1 is bit equal to none, last-2 is bit equal to repeat" in out
     assert "noise floor" in out
-    metrics = json.loads((tmp_path / "d" / "report.json").read_text("utf-8"))["metrics"]
+    metrics = json.loads((tmp_path / "d" / "report.json").read_text("utf-8"))["metrics"]["temporal"]
     assert metrics["generated"]["none"]["l1_to_none"] == 0
     assert metrics["generated"]["reverse"]["l1_to_none"] > 0
     assert metrics["test_codes"]["none"]["l1_to_original"] > 0

@@ -53,6 +53,19 @@ def classifier():
     return train_event_classifier(clips.__getitem__, labels, n_steps=T, n_classes=3, training=training)
 
 
+def test_features_and_maps_have_unit_mean_square_and_the_classes_are_those_before(classifier):
+    clips, labels = moving(300, seed=1)
+    assert classifier(clips).square().mean().item() == pytest.approx(1, rel=1e-3)
+    assert classifier.maps(clips.flatten(0, 1)).square().mean().item() == pytest.approx(1, rel=1e-3)
+    before = classifier.logits_of(classifier(clips))
+    clone = EventClassifier(T, 3)
+    clone.load_state_dict(classifier.state_dict())
+    clone.normalise(clips[:7])
+    assert torch.allclose(clone.logits_of(clone(clips)), before, atol=1e-4)
+    assert not torch.allclose(clone(clips), classifier(clips))
+    assert (before.argmax(dim=1) == labels).double().mean() > 0.9
+
+
 def test_statistics_of_a_recording_by_hand():
     found = event_statistics(clip([(0, 0, 0, 0, 3), (0, 1, 0, 5, 1), (1, 1, 3, 5, 2)]))
     assert found["rate"].tolist() == [[4, 2]]
@@ -136,12 +149,12 @@ def test_the_cache_returns_the_same_weights_and_trains_again_if_they_are_damaged
 
     first = get()
     assert get() == first
-    assert len(reads) == 2
+    assert len(reads) == 3  # two batches, and once to give the features their size
     next(tmp_path.iterdir()).write_bytes(b"damaged")
     assert get() == first
-    assert len(reads) == 4
-    get("b")
     assert len(reads) == 6
+    get("b")
+    assert len(reads) == 9
 
 
 def test_recordings_without_classes_or_of_another_length_are_refused(classifier):
@@ -167,7 +180,7 @@ def test_good_recordings_are_nearer_than_reversed_ones_and_the_ruler_proves_that
     backwards = evaluate_events(moving(100, seed=11, direction=-1)[0], real, classifier, peak=PEAK, resamples=0)
     fd, far = result.measurements[0], backwards.measurements[0]
     assert result.n == 100
-    assert fd.name == "fd[event-cnn/1]"
+    assert fd.name == "fd[event-cnn/2]"
     assert fd.value < 2 * fd.noise_floor < far.value
     ratio = {each.name: each.ratio for each in result.temporal}
     assert ratio["reverse"] > 3

@@ -7,7 +7,14 @@ from .comparison import Fidelity, as_saved, evaluate_fidelity, fd_fashion, fidel
 from .energy import HOROWITZ_45NM, Energy, EnergyRow, EnergyTable, LayerWork, SideWork, estimate_energy, input_kind
 from .event_features import EventClassifier, EventTraining, cached_event_classifier, train_event_classifier
 from .event_statistics import CountCheck, StatisticDistance, count_check, event_statistics, statistic_distances
-from .event_suite import EventEvaluation, TemporalYardstick, destroyed, evaluate_events, temporal_yardsticks
+from .event_suite import (
+    TELLING_RATIO,
+    EventEvaluation,
+    TemporalYardstick,
+    destroyed,
+    evaluate_events,
+    temporal_yardsticks,
+)
 from .feature_set import FeatureSet, cached_features, extract_features, gather_features, load_features, save_features
 from .features import FashionFeatures
 from .fidelity import (
@@ -60,6 +67,7 @@ from .score import InceptionScore, inception_score
 from .sources import Source, npz_member, open_source, tensor_source
 from .summary import nearest_section, sample_headlines
 from .timecells import TimeCells, evaluate_time_cells
+from .tokens import TokenDistances, token_distances
 
 __version__ = version("tcvq-eval")
 
@@ -70,6 +78,7 @@ __all__ = [
     "KNOWN_WEIGHTS",
     "METRICS",
     "MODEL_FIELDS",
+    "TELLING_RATIO",
     "Bars",
     "ClassAgreement",
     "CodeUsage",
@@ -115,6 +124,7 @@ __all__ = [
     "TemporalYardstick",
     "TimeCellPanels",
     "TimeCells",
+    "TokenDistances",
     "__version__",
     "as_saved",
     "cached_event_classifier",
@@ -182,6 +192,7 @@ __all__ = [
     "tensor_source",
     "time_cell_figure",
     "to_json",
+    "token_distances",
     "train_event_classifier",
     "variants_plot",
     "weights_folder",

@@ -21,6 +21,7 @@ LARGEST = 32  # pixels; larger frames are averaged down to it
 CHANNELS = (16, 32, 32)
 REGIONS = 2  # per side, in which the last map is averaged, so that a clip's features know where
 BATCH = 128
+NORMALISED = 500  # recordings that decide the size of the features
 Rows = Callable[[Tensor], Tensor]
 
 
@@ -47,10 +48,11 @@ class EventTraining:
 
 
 class EventClassifier(Frozen):
-    """``event-cnn/1``: three strided convolutions of each frame, then one layer over all steps together.
+    """``event-cnn/2``: three strided convolutions of each frame, then one layer over all steps together.
 
     The layer over all steps sees their order, so that its features change when time is reversed. No batch statistics,
-    no dropout; ``train()`` of a parent leaves it in evaluation mode.
+    no dropout; ``train()`` of a parent leaves it in evaluation mode. After training, features and maps are divided by
+    their root mean square over training recordings, so that distances have a size that one can read.
 
     Args:
         n_steps: Steps T of a recording.
@@ -58,7 +60,7 @@ class EventClassifier(Frozen):
         num_features: Width of a recording's features.
     """
 
-    name = "event-cnn/1"
+    name = "event-cnn/2"
     input = "float32 in [-1, 1]"
     colour = "OFF, ON"
 
@@ -117,6 +119,20 @@ class EventClassifier(Frozen):
         """Return the most probable class of each recording."""
         return self.logits_of(self(clips)).argmax(dim=1)
 
+    @torch.no_grad()
+    def normalise(self, clips: Float[Tensor, "N T P H W"]) -> None:
+        """Give maps and features a mean square of 1 over some recordings, and leave the class scores as they are.
+
+        Rectified layers are homogeneous: what one divides by, the next one multiplies with.
+        """
+        maps = self.maps(clips.flatten(0, 1))
+        last = self.convs[len(CHANNELS) - 1]
+        for layer, following, values in ((last, self.mix, maps), (self.mix, self.head, self.features(clips))):
+            size = values.square().mean().sqrt().clamp_min(1e-6)
+            for parameter in layer.parameters():
+                parameter.div_(size)
+            following.weight.mul_(size)
+
 
 def train_event_classifier(
     read: Rows,
@@ -163,6 +179,7 @@ def train_event_classifier(
         if progress is not None:
             progress(step + 1, training.steps)
     network.freeze()
+    network.normalise(read(torch.arange(min(len(labels), NORMALISED))).float())
     return network
 
 

@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-INTERFACE_VERSION = "0.2"
+INTERFACE_VERSION = "0.3"
 
 
 @runtime_checkable

@@ -1,15 +1,16 @@
 """What a report says about samples: headline numbers beside their yardsticks, and the nearest training images."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from .comparison import as_saved
 from .fidelity import nearest
-from .figures import reconstruction_grid
+from .figures import event_strips, reconstruction_grid
 from .report import Headline, Picture, Section
 from .samples import ClassAgreement, Memorisation, SampleEvaluation
 
-N_NEIGHBOURS = 16
+N_NEIGHBOURS, N_RECORDINGS = 16, 6
 
 
 def sample_headlines(evaluation: SampleEvaluation) -> list[Headline]:
@@ -45,30 +46,37 @@ def _agreement_headline(agreement: ClassAgreement | None) -> list[Headline]:
 
 
 def nearest_section(
-    samples: Float[Tensor, "N C H W"], train: Float[Tensor, "M C H W"], memorisation: Memorisation | None = None
+    samples: Float[Tensor, "N *shape"], train: Float[Tensor, "M *shape"], memorisation: Memorisation | None = None
 ) -> Section:
-    """Show samples from all over the set above their nearest training images.
+    """Show samples from all over the set above their nearest training images, recordings step by step.
 
     Args:
-        samples: Generated images in [-1, 1].
-        train: Training images in [-1, 1].
+        samples: Generated images, or recordings ``(N, T, 2, H, W)``, in [-1, 1].
+        train: Training data in [-1, 1].
         memorisation: Distances to state under the picture.
     """
-    chosen = as_saved(samples)[:: max(1, len(samples) // N_NEIGHBOURS)][:N_NEIGHBOURS].to(train.device)
+    shown, kind = (N_RECORDINGS, "recording") if samples.ndim == 5 else (N_NEIGHBOURS, "image")
+    chosen = samples[:: max(1, len(samples) // shown)][:shown].clamp(-1, 1).to(train.device)
     twins = train[nearest(chosen, train.float())[1]]
+    names = ("sample", "nearest")
+    if samples.ndim == 5:
+        pairs = torch.stack([chosen, twins], dim=1).flatten(0, 1)
+        data = event_strips((pairs + 1) / 2, row_labels=names * len(chosen))
+    else:
+        data = reconstruction_grid(as_saved(chosen), twins, names=names, scale=3)
     picture = Picture(
         name="nearest",
-        data=reconstruction_grid(chosen, twins, names=("sample", "nearest"), scale=3),
-        alt="Samples above their nearest training images",
-        caption="" if memorisation is None else _memorisation_text(memorisation),
+        data=data,
+        alt=f"Samples above their nearest training {kind}s",
+        caption="" if memorisation is None else _memorisation_text(memorisation, kind),
     )
-    text = "Samples above, the training image nearest in pixels below: a model that copies shows pairs of equals."
-    return Section(title="Nearest training images", text=text, pictures=[picture])
+    text = f"Samples above, the training {kind} nearest in pixels below: a model that copies shows pairs of equals."
+    return Section(title=f"Nearest training {kind}s", text=text, pictures=[picture])
 
 
-def _memorisation_text(memory: Memorisation) -> str:
+def _memorisation_text(memory: Memorisation, kind: str) -> str:
     return (
-        f"Median distance to the nearest of {memory.n_train:,} training images, as root-mean-square pixel difference: "
-        f"samples {memory.sample_distance:.3f}, held-out images {memory.held_out_distance:.3f}. "
-        f"Samples nearer than 99 % of held-out images: {100 * memory.copies:.1f} %."
+        f"Median distance to the nearest of {memory.n_train:,} training {kind}s, as root-mean-square pixel difference: "
+        f"samples {memory.sample_distance:.3f}, held-out {kind}s {memory.held_out_distance:.3f}. "
+        f"Samples nearer than 99 % of held-out {kind}s: {100 * memory.copies:.1f} %."
     )

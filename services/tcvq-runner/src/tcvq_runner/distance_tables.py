@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tcvq_eval import EventEvaluation, Measurement
+from tcvq_eval import EventEvaluation, Measurement, TokenDistances
 
 
 def distance_rows(found: Sequence[Measurement]) -> dict[str, str]:
@@ -42,3 +42,14 @@ def event_rows(found: EventEvaluation) -> dict[str, str]:
     if found.accuracy is not None and found.real_accuracy is not None:
         rows["class agreement"] = f"{100 * found.accuracy:.1f} %; real {100 * found.real_accuracy:.1f} %"
     return rows
+
+
+def token_rows(found: TokenDistances | None) -> dict[str, str]:
+    """Return the distance of sampled from real codes as rows of a table, each beside real against real."""
+    if found is None:
+        return {}
+    at = f"bits of 1; real against real {{:.4f}} (n = {found.n})"
+    return {
+        "sampled against test codes, histogram": f"{found.histogram:.4f} {at.format(found.histogram_floor)}",
+        "sampled against test codes, neighbours": f"{found.bigram:.4f} {at.format(found.bigram_floor)}",
+    }

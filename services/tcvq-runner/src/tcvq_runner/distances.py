@@ -16,6 +16,7 @@ from tcvq_eval import (
     EventClassifier,
     EventEvaluation,
     EventTraining,
+    FashionFeatures,
     FeatureExtractor,
     FeatureSet,
     InceptionFeatures,
@@ -37,7 +38,7 @@ from tcvq_runner.config import Recipe
 from tcvq_runner.passes import image_batches
 from tcvq_runner.progress import Reporter
 from tcvq_runner.samples import Samples
-from tcvq_runner.wiring import Compute, open_split
+from tcvq_runner.wiring import Compute, feature_extractor, open_split
 
 MOST_EVENTS = 2000  # generated recordings that are measured, against twice as many real ones
 IMAGE_METRICS = METRICS[:-1]
@@ -138,18 +139,29 @@ def _extracted(source: Source, network: FeatureExtractor, request: Request, repo
         return extract_features(source, network, progress=progress)
 
 
-def event_distances(
-    samples: Samples, recipe: Recipe, request: Request, reporter: Reporter
-) -> tuple[EventEvaluation | None, str]:
-    """Measure generated recordings in the suite for events, or say why not; the classifier is trained once per split.
+def classifier_of(
+    recipe: Recipe, train: ImageSource, reporter: Reporter
+) -> tuple[FashionFeatures | EventClassifier | None, str]:
+    """Return the classifier in whose features samples are compared with real data, or why there is none.
+
+    That of recordings is trained once per training split.
 
     Raises:
-        OSError: The classifier cannot be kept.
+        OSError: It cannot be kept.
     """
-    test, train = open_split(recipe, "test"), open_split(recipe, "train")
+    if recipe.vqvae.encoding != "event":
+        missing = f"there is no classifier for {recipe.data.name}, in whose features images could be compared"
+        return feature_extractor(recipe), missing
     if not len(train.classes) or int(train.labels.min()) < 0:
         return None, f"{recipe.data.name} has no classes, so no classifier can be trained on it"
-    classifier = event_classifier(recipe, train, reporter)
+    return event_classifier(recipe, train, reporter), ""
+
+
+def event_distances(
+    samples: Samples, recipe: Recipe, request: Request, classifier: EventClassifier
+) -> tuple[EventEvaluation | None, str]:
+    """Measure generated recordings in the suite for events, or say why not."""
+    test = open_split(recipe, "test")
     fake, labels = samples.images[:MOST_EVENTS], samples.labels[:MOST_EVENTS]
     generator = torch.Generator().manual_seed(request.seed)
     rows = torch.randperm(len(test), generator=generator)[: 2 * len(fake)].sort().values

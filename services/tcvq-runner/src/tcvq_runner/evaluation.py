@@ -9,6 +9,7 @@ from torch import Tensor
 from tcvq_data import ArtifactError, sha256_file, write_bytes
 from tcvq_eval import (
     CodeUsage,
+    EventClassifier,
     EventEvaluation,
     FashionFeatures,
     Measurement,
@@ -16,13 +17,14 @@ from tcvq_eval import (
     Reconstruction,
     SampleEvaluation,
     StepContributions,
-    as_saved,
+    TokenDistances,
     class_agreement,
     code_usage,
     event_strips,
     fidelity_of_features,
     halves,
     reconstruction_grid,
+    token_distances,
     write_report,
 )
 from tcvq_eval import measure as measure_sets
@@ -30,19 +32,20 @@ from tcvq_runner.config import Recipe
 from tcvq_runner.distances import (
     IMAGE_METRICS,
     Request,
+    classifier_of,
     event_distances,
     inception_distances,
     known_features,
     origin_of,
 )
 from tcvq_runner.networks import look_into
-from tcvq_runner.passes import CodecPass, codec_pass, nearest_training
+from tcvq_runner.passes import CodecPass, codec_pass, nearest_training, saved_form
 from tcvq_runner.progress import Reporter
 from tcvq_runner.report import compose
 from tcvq_runner.run_dir import RunFolder
 from tcvq_runner.samples import Samples, read_samples
 from tcvq_runner.stages import codes_of
-from tcvq_runner.wiring import Compute, feature_extractor, open_split
+from tcvq_runner.wiring import Compute, open_split
 from tcvq_vqvae import load_vqvae
 
 MIN_IMAGES = 8  # on each side: below this, nearest neighbours and covariances mean nothing
@@ -59,6 +62,7 @@ class Findings:
         samples: Generated images.
         reconstruction: How close reconstructions are, over the whole test split.
         usage: Use of the codebook by the test images.
+        tokens: How far the sampled grids of codes are from those of the test images.
         steps: What each step of the trajectories contributes.
         fidelity: Distance of the samples from the test images in the features of a classifier; None if there is none.
         skipped: Why not, then.
@@ -74,6 +78,7 @@ class Findings:
     samples: Samples
     reconstruction: Reconstruction
     usage: CodeUsage
+    tokens: TokenDistances | None
     steps: StepContributions
     fidelity: SampleEvaluation | None
     skipped: str
@@ -129,20 +134,23 @@ def measure(
             f"{folder.codes('test')} holds {len(codes.indices)} grids but the recipe's test split has {len(test)} "
             f"images; encode again with: tcvq encode {folder.path}"
         )
-    extractor, model = feature_extractor(recipe), vqvae.model.to(compute.device)
+    (extractor, missing), model = classifier_of(recipe, train, reporter), vqvae.model.to(compute.device)
     with reporter.task("eval", len(test), "image") as task:
         passed = codec_pass(
             test, codes.indices.long(), model, recipe.eval.batch_size, compute, extractor=extractor, task=task
         )
     with reporter.task("nearest", len(train), "image") as task:
         memory, twins = nearest_training(samples.images, test, train, task)
-    recordings = samples.images.ndim == 5
-    fidelity, skipped, distances = _fidelity(
-        recipe, samples, test.labels, passed=passed, extractor=extractor, memory=memory, request=request
-    )
-    if not recordings:
+    fidelity, skipped, distances = None, missing, list[Measurement]()
+    if extractor is not None:
+        fidelity, skipped, distances = _fidelity(
+            recipe, samples, test.labels, passed=passed, extractor=extractor, memory=memory, request=request
+        )
+    if samples.images.ndim == 4:
         distances += inception_distances(samples, recipe, request, compute, reporter)
-    events, reason = event_distances(samples, recipe, request, reporter) if recordings else (None, "")
+    events, reason = None, missing
+    if isinstance(extractor, EventClassifier):
+        events, reason = event_distances(samples, recipe, request, extractor)
     return Findings(
         x=passed.x,
         x_hat=passed.x_hat,
@@ -150,6 +158,7 @@ def measure(
         samples=samples,
         reconstruction=passed.reconstruction,
         usage=code_usage(codes.indices, codes.n_embed),
+        tokens=None if len(codes.indices) < 2 else token_distances(codes.indices, samples.indices, codes.n_embed),
         steps=passed.steps,
         fidelity=fidelity,
         skipped=skipped,
@@ -166,17 +175,17 @@ def _fidelity(
     labels: Tensor,
     *,
     passed: CodecPass,
-    extractor: FashionFeatures | None,
+    extractor: FashionFeatures | EventClassifier,
     memory: Memorisation,
     request: Request,
 ) -> tuple[SampleEvaluation | None, str, list[Measurement]]:
     """Compare the samples with the test images in the features of a classifier, or say why not."""
-    if extractor is None or passed.real is None or passed.codec is None:
-        return None, f"there is no classifier for {recipe.data.name}, in whose features images could be compared", []
+    assert passed.real is not None
+    assert passed.codec is not None
     n, real = min(len(samples.images), len(passed.real) // 2), passed.real
     if n < MIN_IMAGES:
         return None, f"{len(samples.images)} samples and {len(real)} test images are too few to compare", []
-    fake = extractor(as_saved(samples.images))
+    fake = extractor(saved_form(samples.images))
     _, others = halves(len(real), n)  # never an image against itself
     agreement = None
     if bool((samples.labels >= 0).all()):
@@ -185,7 +194,9 @@ def _fidelity(
         agreement = class_agreement(predicted, samples.labels, extractor.n_classes, right)
     sets = known_features(real, "test", extractor), known_features(fake, "samples", extractor)
     origin = origin_of(samples, recipe.eval.batch_size)
-    further = measure_sets(*sets, IMAGE_METRICS, resamples=request.resamples, seed=request.seed, origin=origin)
+    further: list[Measurement] = []
+    if isinstance(extractor, FashionFeatures):  # recordings have a suite of their own
+        further = measure_sets(*sets, IMAGE_METRICS, resamples=request.resamples, seed=request.seed, origin=origin)
     evaluation = SampleEvaluation(
         n=len(samples.images),
         fidelity=fidelity_of_features(fake, real, extractor),

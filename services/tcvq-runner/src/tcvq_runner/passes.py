@@ -97,7 +97,7 @@ def codec_pass(
             shown.append((x[: SHOWN - first], x_hat[: SHOWN - first]))
         if extractor is not None:
             for kept, images in zip(features, (x, x_hat), strict=True):
-                kept.append(extractor(as_saved(images)).cpu())
+                kept.append(extractor(saved_form(images)).cpu())
         if task is not None:
             task.update(first + len(x))
     real, codec = (torch.cat(each) if each else None for each in features)
@@ -133,11 +133,11 @@ def nearest_training(
     """
     samples = samples[:SEARCHED]
     held_out = read_batch(test, list(range(min(len(test), SEARCHED)))).image
-    queries = torch.cat([samples, _saved(held_out)])
+    queries = torch.cat([samples, saved_form(held_out)])
 
     def batches() -> Iterator[Tensor]:
         for first, images in image_batches(train, TRAIN_BATCH):
-            yield _saved(images)
+            yield saved_form(images)
             if task is not None:
                 task.update(first + len(images))
 
@@ -159,6 +159,6 @@ def _frames(x: Tensor) -> Tensor:
     return x.flatten(0, 1) if x.ndim == 5 else x
 
 
-def _saved(x: Tensor) -> Tensor:
+def saved_form(x: Tensor) -> Tensor:
     """Clamp and round to 8 bit, as samples are stored."""
     return as_saved(_frames(x)).view_as(x)

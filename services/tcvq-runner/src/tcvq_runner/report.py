@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from tcvq_eval import (
     Curve,
     Headline,
@@ -12,13 +14,14 @@ from tcvq_eval import (
     Report,
     Section,
     code_usage_plot,
+    event_gif,
     loss_curves,
     nearest_section,
     sample_headlines,
 )
 from tcvq_runner.config import Recipe
 from tcvq_runner.curves import read_metrics
-from tcvq_runner.distance_tables import distance_rows, event_rows
+from tcvq_runner.distance_tables import distance_rows, event_rows, token_rows
 from tcvq_runner.drawing import sample_sheet
 from tcvq_runner.networks import Networks, network_headlines, network_metrics, network_sections
 from tcvq_runner.recipe import recipe_tree
@@ -26,6 +29,8 @@ from tcvq_runner.run_dir import RunFolder
 
 if TYPE_CHECKING:
     from tcvq_runner.evaluation import Findings
+
+PLAYED = 8  # recordings side by side
 
 
 def next_commands(path: Path) -> dict[str, str]:
@@ -53,6 +58,7 @@ def compose(folder: RunFolder, recipe: Recipe, found: "Findings", pairs: bytes, 
     metrics = {
         "reconstruction": found.reconstruction,
         "codebook": found.usage,
+        "tokens": found.tokens,
         "samples": found.fidelity or {"skipped": found.skipped},
         "distances": list(found.distances),
         "events": found.events or {"skipped": found.events_skipped or "these are images"},
@@ -87,35 +93,53 @@ def _model_headlines(found: "Findings", bits: float) -> list[Headline]:
 
 
 def _sections(folder: RunFolder, found: "Findings", pairs: bytes) -> list[Section]:
-    samples, curves = sample_sheet(found.samples), loss_curves(_curves(folder.metrics))
-    usage = code_usage_plot(found.usage.counts)
+    curves, usage = loss_curves(_curves(folder.metrics)), code_usage_plot(found.usage.counts)
+    recordings = found.samples.images.ndim == 5
+    one = "recording" if recordings else "image"
     return [
         Section(
             title="Samples",
-            text="Each image is a grid of codes drawn by the prior and decoded; the first ones, not a selection.",
-            pictures=[Picture(name="samples", data=samples, alt="Generated images")],
+            text=f"Each {one} is a grid of codes drawn by the prior and decoded; the first ones, not a selection.",
+            pictures=[
+                Picture(name="samples", data=sample_sheet(found.samples), alt=f"Generated {one}s"),
+                *([_played(found)] if recordings else []),
+            ],
         ),
         Section(
             title="Reconstructions",
-            text="Test images, and what remains of them after encoder, codebook and decoder.",
-            pictures=[Picture(name="reconstructions", data=pairs, alt="Test images above their reconstructions")],
+            text=f"Test {one}s, and what remains of them after encoder, codebook and decoder.",
+            pictures=[Picture(name="reconstructions", data=pairs, alt=f"Test {one}s above their reconstructions")],
         ),
         *_distance_sections(found),
         Section(title="Training", pictures=[Picture(name="curves", data=curves, alt="Training curves")]),
-        Section(title="Codebook", pictures=[Picture(name="usage", data=usage, alt="Use of each code by test images")]),
+        Section(
+            title="Codebook",
+            pictures=[Picture(name="usage", data=usage, alt="Use of each code by test images")],
+            table=token_rows(found.tokens),
+        ),
     ]
 
 
+def _played(found: "Findings") -> Picture:
+    """Return a GIF that plays generated recordings above test recordings."""
+    rows = [(x[:PLAYED].clamp(-1, 1) + 1) / 2 for x in (found.samples.images, found.x)]
+    n = min(len(row) for row in rows)
+    data = event_gif(torch.cat([row[:n] for row in rows]), cols=n, scale=2, frame_ms=300)
+    caption = "Above generated, below test recordings, step after step."
+    return Picture(name="played", data=data, alt="Generated and test recordings played side by side", caption=caption)
+
+
 def _distance_sections(found: "Findings") -> list[Section]:
-    """Return the tables of distances, and of images the nearest training images."""
-    if found.events is not None:
-        text = "Features of a classifier trained on the real training split. Each value beside real against real."
-        return [Section(title="Recordings against real ones", text=text, table=event_rows(found.events))]
-    if found.samples.images.ndim == 5:
-        return [Section(title="Recordings against real ones", text=f"Not measured: {found.events_skipped}.")]
-    text = "Each value with its uncertainty and the same measure of real against real images."
+    """Return the tables of distances, and the nearest training images."""
     nearest = nearest_section(found.samples.images[: len(found.train)], found.train, found.memorisation)
-    return [Section(title="Distances", text=text, table=distance_rows(found.distances)), nearest]
+    if found.samples.images.ndim == 4:
+        text = "Each value with its uncertainty and the same measure of real against real images."
+        return [Section(title="Distances", text=text, table=distance_rows(found.distances)), nearest]
+    title = "Recordings against real ones"
+    if found.events is None:
+        return [Section(title=title, text=f"Not measured: {found.events_skipped}."), nearest]
+    text = "Features of a classifier trained on the real training split. Each value beside real against real."
+    return [Section(title=title, text=text, table=event_rows(found.events)), nearest]
 
 
 def _curves(path: Path) -> list[Curve]:

@@ -1,11 +1,12 @@
 """The commands `tcvq study …`: arguments to calls, nothing else."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import click
 
-from tcvq_runner.options import compute_options, out_option, recipe_argument, run_argument
+from tcvq_runner.options import FOLDER, compute_options, out_option, recipe_argument, run_argument
 
 
 @click.group()
@@ -26,13 +27,23 @@ def time_cells(run: Path, out: Path | None, **options: Any) -> None:
 
 @study.command()
 @run_argument
+@click.option("--against", type=FOLDER, metavar="RUN", help="Put another run beside it, such as one of vanilla codes.")
+@click.option(
+    "--tune-steps",
+    type=click.IntRange(min=0),
+    default=200,
+    show_default=True,
+    help="Train the decoder so many batches on frozen and on intact sequences, as a control; 0: no control.",
+)
 @out_option
 @compute_options
-def destruction(run: Path, out: Path | None, **options: Any) -> None:
+def destruction(run: Path, against: Path | None, tune_steps: int, out: Path | None, **options: Any) -> None:
     """Reverse, freeze and empty the steps of the same codes before they are decoded."""
+    from tcvq_runner.run_dir import RunFolder
     from tcvq_runner.studies import destruction as module
 
-    _study_of(run, out, options, module.destruction)
+    other = None if against is None else RunFolder(against)
+    _study_of(run, out, options, partial(module.destruction, against=other, tune_steps=tune_steps))
 
 
 def _training_study(name: str, text: str, *, values: bool = False) -> None:

@@ -6,24 +6,27 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from tcvq_eval import Bars, Headline, Picture, Table, event_strips, image_grid, variants_plot
-from tcvq_runner.batching import in_batches, tensors
+from tcvq_eval import Bars, Headline, Table, variants_plot
 from tcvq_runner.progress import Reporter, open_reporter
 from tcvq_runner.recipe import ConfigError, load_recipe
 from tcvq_runner.session import ComputeOptions
-from tcvq_runner.studies.measures import Measures, batch_first, drawn_indices, measure_run
+from tcvq_runner.studies.arm_pictures import arm_pictures
+from tcvq_runner.studies.measures import Measures, measure_run
 from tcvq_runner.studies.result import Study, StudyFigure, write_study
 from tcvq_runner.studies.sweep import Trained, Variant, plan, train_all
-from tcvq_runner.wiring import Compute, open_compute, open_split
-from tcvq_vqvae import SpikingVQVAE, load_vqvae
+from tcvq_runner.studies.yardstick import Pair, suite_table, time_words
+from tcvq_runner.wiring import Compute, open_compute
 
-_SHOWN = 8
+_NOT_IN_TABLE = ("space", "time", "samples", "codec")
+
+
+_SUITE_PANELS = {
+    "FD of frame differences": "FD of frame differences ↓",
+    "autocorrelation, W1": "W1 of autocorrelation ↓",
+    "class agreement": "class agreement ↑",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,12 +84,15 @@ def comparison(name: str, source: str, settings: Sequence[str], values: Sequence
     if len(sizes) < 2 or min(sizes) < 1:
         raise ConfigError(f"tcvq study {name} compares at least two values, each at least 1; got {list(sizes)}")
     short = key.partition(".n_")[2]
+    caution = "Learning rates and numbers of steps are those of the recipe in every arm."
+    if short == "steps" and recipe.vqvae.encoding == "event":
+        caution += " Recordings of another T lie in another space: distances of two arms do not compare."
     return Comparison(
         name=name,
         title=f"{'Codebook size' if short == 'embed' else 'Time steps'}: {recipe.name}",
         question=f"How do codec, prior and samples change with {key}, all else equal?",
         variants=tuple(Variant(name=f"{short}-{n}", settings=(f"{key}={n}",)) for n in sizes),
-        caution="Learning rates and numbers of steps are those of the recipe in every arm.",
+        caution=caution,
     )
 
 
@@ -112,7 +118,7 @@ def compare_arms(
         FloatingPointError: A loss became NaN.
     """
     runs = train_all(plan(source, settings, asked.variants, seeds), out, compute, reporter)
-    found = [(run, measure_run(run.folder, run.recipe, compute)) for run in runs]
+    found = [(run, measure_run(run.folder, run.recipe, compute, reporter)) for run in runs]
     by_arm: dict[str, list[Measures]] = {}
     for run, measures in found:
         by_arm.setdefault(run.variant, []).append(measures)
@@ -133,7 +139,8 @@ def compare_arms(
                 caption=f"FD: Fréchet distance in {space}; dashed: real against real at the same n.",
             )
         ],
-        pictures=[_pictures(runs, compute)],
+        pictures=arm_pictures(runs, compute),
+        tables=_suites(found),
         headlines=[
             Headline(
                 label=f"FD of samples, {name}",
@@ -193,18 +200,40 @@ def _verdict(by_arm: dict[str, list[Measures]], floor: float, space: str) -> str
         ("samples per second", "samples_per_second", 0),
     ):
         text.append(f"{label}: " + ", ".join(f"{arm} {_mean(m, key):.{digits}f}" for arm, m in by_arm.items()) + ".")
-    seen = [m.fd_reversed for m in ours if m.fd_reversed is not None]
-    if seen:
-        text.append(
-            f"The space sees time: real data reversed score {statistics.fmean(seen) / floor:.0f} times the floor."
-        )
+    text += time_words({how: statistics.fmean(m.time[how] for m in ours) for how in ours[0].time})
+    text += _suite_words(by_arm)
     if seeds == 1:
         text.append("One seed: the noise is that of resampled samples, not of training.")
     return " ".join(text)
 
 
+def _suite_words(by_arm: Mapping[str, Sequence[Measures]]) -> list[str]:
+    """Return the measures of the suite that say most about time and class, each beside real against real."""
+    text = []
+    for name in ("FD of frame differences", "autocorrelation, W1", "class agreement"):
+        if name in next(iter(by_arm.values()))[0].samples:
+            values = {arm: statistics.fmean(m.samples[name][0] for m in found) for arm, found in by_arm.items()}
+            floor = statistics.fmean(m.samples[name][1] for found in by_arm.values() for m in found)
+            shown = ", ".join(f"{arm} {value:.3f}" for arm, value in values.items())
+            text.append(f"{name}: {shown}; real {floor:.3f}.")
+    return text
+
+
+def _suites(found: Sequence[tuple[Trained, Measures]]) -> list[Table]:
+    """Return the suite for recordings, a column for the samples and one for the reconstructions of every run."""
+    if not found[0][1].samples:
+        return []
+    columns: dict[str, dict[str, Pair]] = {}
+    for run, measures in found:
+        columns[f"{run.variant} s{run.seed}: samples"] = measures.samples
+        columns[f"{run.variant} s{run.seed}: codec"] = measures.codec
+    headings, rows = suite_table(columns)
+    caption = "W1: Wasserstein-1 distance of a statistic over recordings, in standard deviations of the real ones. "
+    return [Table(columns=headings, rows=rows, caption=f"{caption}Last column: the noise floor of the first.")]
+
+
 def _table(found: Sequence[tuple[Trained, Measures]]) -> Table:
-    keys = [field.name for field in dataclasses.fields(Measures) if field.name != "space"]
+    keys = [field.name for field in dataclasses.fields(Measures) if field.name not in _NOT_IN_TABLE]
     rows = [[run.variant, run.seed, *(getattr(measures, key) for key in keys)] for run, measures in found]
     return Table(columns=["arm", "seed", *(key.replace("_", " ") for key in keys)], rows=rows)
 
@@ -214,51 +243,23 @@ def _panels(by_arm: Mapping[str, Sequence[Measures]], floor: float) -> list[Bars
         values = {name: [float(getattr(m, key)) for m in arm] for name, arm in by_arm.items()}
         return Bars(title=title, values=values, noise_floor=noise)
 
+    def suite(title: str, name: str) -> Bars:
+        pairs = {arm: [m.samples[name] for m in found] for arm, found in by_arm.items()}
+        real = statistics.fmean(pair[1] for arm in pairs.values() for pair in arm)
+        return Bars(
+            title=title, values={arm: [pair[0] for pair in each] for arm, each in pairs.items()}, noise_floor=real
+        )
+
+    measured = next(iter(by_arm.values()))[0].samples
     return [
         bars("FD of samples ↓", "fd", floor),
         bars("FD of reconstructions ↓", "fd_codec", floor),
         bars("L1 of reconstructions ↓", "l1"),
+        *(suite(title, name) for name, title in _SUITE_PANELS.items() if name in measured),
         bars("bits per image (prior) ↓", "bits_per_image"),
         bars("perplexity of the codes", "perplexity"),
         bars("samples per second ↑", "samples_per_second"),
     ]
-
-
-def _pictures(runs: Sequence[Trained], compute: Compute) -> Picture:
-    """Return test data, and for every arm of the first seed its reconstructions and its first samples."""
-    first = [run for run in runs if run.seed == runs[0].seed]
-    x = tensors(open_split(first[0].recipe, "test"))[0]
-    rows: list[tuple[str, Tensor]] = [("test data", x[:_SHOWN])]
-    for run in first:
-        model = load_vqvae(run.folder.vqvae).model.to(compute.device)
-        decode = partial(_decoded, model)
-        drawn = drawn_indices(run.folder, run.recipe, compute, run.recipe.sample.n)[0][:_SHOWN]
-        if x.shape == (len(x), *open_split(run.recipe, "test")[0].image.shape):
-            codes = in_batches(partial(_codes, model), x[:_SHOWN], _SHOWN, compute)
-            rows.append((f"{run.variant}: codec", in_batches(decode, codes, _SHOWN, compute)))
-        rows.append((f"{run.variant}: sample", in_batches(decode, drawn, _SHOWN, compute)))
-    caption = "The first of each, no selection."
-    if x.ndim == 5:
-        labels = [f"{name} {i + 1}" for name, images in rows for i in range(2)]
-        counts = torch.cat([(images[:2].clamp(-1, 1) + 1) / 2 for _, images in rows])
-        data = event_strips(counts, row_labels=labels, scale=2)
-    else:
-        data = image_grid(torch.cat([i for _, i in rows]), _SHOWN, row_labels=[name for name, _ in rows], scale=2)
-    return Picture(
-        name="samples", data=data, alt="Test data, reconstructions and samples of every arm", caption=caption
-    )
-
-
-def _decoded(model: SpikingVQVAE, indices: Tensor) -> Tensor:
-    return batch_first(model.decode_indices(indices))
-
-
-def _codes(model: SpikingVQVAE, x: Tensor) -> Tensor:
-    return model.encode(_time_first(x)).indices
-
-
-def _time_first(x: Tensor) -> Tensor:
-    return x.transpose(0, 1) if x.ndim == 5 else x
 
 
 def _mean(arm: Sequence[Measures], key: str) -> float:
