@@ -142,3 +142,35 @@ def test_a_prior_without_classes_and_with_code_features_runs_too(tmp_path, tcvq)
     assert tcvq("run", "debug", *settings, "--out", tmp_path / "run", "--precision", "32")[0] == 0
     assert set(read_samples(tmp_path / "run" / "samples.safetensors").labels.tolist()) == {-1}
     assert tcvq("sample", tmp_path / "run", "--class", "bag")[2].startswith("tcvq: --class bag: this prior was trained")
+
+
+def test_lpips_of_reconstructions_stands_in_the_report_of_who_names_the_weights(copied, tmp_path, tcvq, monkeypatch):
+    from tcvq_eval import file_sha256
+    from tcvq_runner import distances
+
+    class Twice(torch.nn.Module):
+        """In place of LPIPS, which the package `lpips` brings: twice the mean absolute difference of a pair."""
+
+        def __init__(self, path, sha256):
+            super().__init__()
+
+        def forward(self, x, x_hat):
+            assert len(x) == 1
+            return 2 * (x - x_hat).abs().mean()
+
+    status, _, err = tcvq("eval", copied, "--lpips", tmp_path / "vgg16.pth")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "tcvq weights download vgg16" in err
+    (tmp_path / "vgg16.pth").write_bytes(b"other")
+    monkeypatch.setattr(distances, "find_spec", lambda name: name)
+    status, _, err = tcvq("eval", copied, "--lpips", tmp_path / "vgg16.pth")
+    assert status == 2
+    assert f"--lpips-sha256 {file_sha256(tmp_path / 'vgg16.pth')}" in err
+    monkeypatch.setattr(distances, "Perceptual", Twice)
+    named = ("--lpips-sha256", file_sha256(tmp_path / "vgg16.pth"))
+    status, _, err = tcvq("eval", copied, "--lpips", tmp_path / "vgg16.pth", *named)
+    assert status == 0, err
+    found = json.loads((copied / "report.json").read_text("utf-8"))
+    reconstruction = found["metrics"]["reconstruction"]
+    assert reconstruction["lpips"] == pytest.approx(2 * reconstruction["l1"], rel=1e-3)
+    assert "LPIPS" in [headline["label"] for headline in found["headlines"]]

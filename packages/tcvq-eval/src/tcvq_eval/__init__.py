@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from .backbones import TimmFeatures, VGGFeatures, clip_features, dinov2_features
 from .codebook import CodeUsage, StepContributions, StepMeter, code_usage
 from .comparison import Fidelity, as_saved, evaluate_fidelity, fd_fashion, fidelity_of_features, halves, noise_floor
 from .energy import HOROWITZ_45NM, Energy, EnergyRow, EnergyTable, LayerWork, SideWork, estimate_energy, input_kind
@@ -48,8 +49,8 @@ from .frozen import Frozen, ModuleFeatures
 from .gaussian import Gaussian, fit_gaussian, gather_gaussian, gaussian_distance, gaussian_of
 from .inception import InceptionFeatures
 from .interface import INTERFACE_VERSION, FeatureExtractor
-from .kernel import KernelDistance, kernel_distance, mmd
-from .measurement import METRICS, Measurement, measure, skipped
+from .kernel import KernelDistance, cmmd, kernel_distance, mmd
+from .measurement import METRICS, USUAL_METRICS, Measurement, measure, skipped
 from .pretrained import KNOWN_WEIGHTS, MissingWeightsError, file_sha256, find_weights, weights_folder
 from .reconstruction import Reconstruction, ReconstructionMeter, evaluate_reconstruction, psnr, ssim
 from .report import Headline, Picture, Report, ReportFiles, Section, Table, to_json, write_report
@@ -79,6 +80,7 @@ __all__ = [
     "METRICS",
     "MODEL_FIELDS",
     "TELLING_RATIO",
+    "USUAL_METRICS",
     "Bars",
     "ClassAgreement",
     "CodeUsage",
@@ -124,19 +126,24 @@ __all__ = [
     "TemporalYardstick",
     "TimeCellPanels",
     "TimeCells",
+    "TimmFeatures",
     "TokenDistances",
+    "VGGFeatures",
     "__version__",
     "as_saved",
     "cached_event_classifier",
     "cached_features",
     "class_agreement",
     "class_grid",
+    "clip_features",
+    "cmmd",
     "code_usage",
     "code_usage_plot",
     "count_check",
     "density_coverage",
     "destroyed",
     "destruction_plot",
+    "dinov2_features",
     "energy_bars",
     "estimate_energy",
     "evaluate_events",

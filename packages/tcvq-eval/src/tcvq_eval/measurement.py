@@ -11,15 +11,16 @@ from torch import Tensor
 from .feature_set import FeatureSet
 from .fidelity import density_coverage, precision_recall
 from .fingerprint import Fingerprint, library_versions, machine_class
-from .kernel import SUBSET_SIZE, SUBSETS, kernel_distance
+from .kernel import CMMD_SIGMA, SUBSET_SIZE, SUBSETS, cmmd, kernel_distance
 from .resampling import fd_infinity, frechet, half_spread
 from .score import SPLITS, inception_score
 
-METRICS = ("fd", "kid", "is", "precision", "recall", "density", "coverage", "fd_infinity")
+METRICS = ("fd", "kid", "is", "precision", "recall", "density", "coverage", "fd_infinity", "cmmd")
+USUAL_METRICS = METRICS[:-2]  # of an extractor that asks for nothing else
 MANIFOLD_IMAGES = 5_000  # nearest neighbours take time with the square of it
 K_OVERLAP, K_COVERAGE = 3, 5
 RESAMPLES = 10
-_LOWER = frozenset({"fd", "kid", "fd_infinity"})
+_LOWER = frozenset({"fd", "kid", "fd_infinity", "cmmd"})
 _FAMILY = dict.fromkeys(("precision", "recall", "density", "coverage"), "overlap")
 
 
@@ -69,7 +70,7 @@ def metric_label(metric: str, facts: Mapping[str, str]) -> str:
 def measure(
     real: FeatureSet,
     fake: FeatureSet,
-    metrics: Sequence[str] = METRICS[:-1],
+    metrics: Sequence[str] = USUAL_METRICS,
     *,
     real_split: str = "",
     resamples: int = RESAMPLES,
@@ -165,12 +166,17 @@ def _infinity(real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
     return {"fd_infinity": fd_infinity(real, fake), "spread": math.nan}
 
 
+def _cmmd(real: FeatureSet, fake: FeatureSet) -> dict[str, float]:
+    return {"cmmd": cmmd(*_pair(real, fake)), "spread": math.nan}
+
+
 _FUNCTIONS: Mapping[str, Callable[[FeatureSet, FeatureSet], dict[str, float]]] = {
     "fd": _fd,
     "kid": _kid,
     "is": _is,
     "overlap": _overlap,
     "fd_infinity": _infinity,
+    "cmmd": _cmmd,
 }
 
 
@@ -259,6 +265,8 @@ def _settings(name: str, n_real: int, n_fake: int, width: int) -> tuple[dict[str
         size = min(SUBSET_SIZE, n)
         note = f"subsets of {size}, all that there are, instead of {SUBSET_SIZE}" if size < SUBSET_SIZE else ""
         return {"subsets": SUBSETS, "size": size, "kernel": "(x·y/F + 1)³", "estimate": "unbiased"}, note
+    if name == "cmmd":
+        return {"sigma": CMMD_SIGMA, "kernel": "Gaussian", "features": "of length 1", "estimate": "all pairs"}, ""
     if name == "is":
         return {"splits": _splits(n_fake)}, "says little of other images than natural ones in colour"
     if name in _FAMILY:

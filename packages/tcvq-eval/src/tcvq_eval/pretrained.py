@@ -39,6 +39,13 @@ KNOWN_WEIGHTS: Mapping[str, WeightsFile] = {
         "weights-inception-2015-12-05-6726825d.pth",
         size_mb=96,
     ),
+    "vgg16": WeightsFile(
+        name="vgg16",
+        file=("vgg16-397923af.pth",),
+        sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        url="https://download.pytorch.org/models/vgg16-397923af.pth",
+        size_mb=553,
+    ),
 }
 
 

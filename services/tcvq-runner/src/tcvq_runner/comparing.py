@@ -4,8 +4,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from tcvq_eval import (
-    METRICS,
+    USUAL_METRICS,
     FashionFeatures,
     FeatureExtractor,
     FeatureSet,
@@ -13,7 +15,10 @@ from tcvq_eval import (
     Measurement,
     MissingWeightsError,
     Source,
+    VGGFeatures,
     cached_features,
+    clip_features,
+    dinov2_features,
     extract_features,
     load_features,
     measure,
@@ -28,6 +33,7 @@ from tcvq_runner.wiring import Compute
 
 SAMPLES = "samples.safetensors"
 SCHEMA = "tcvq.comparison/1"
+USUAL_BY_EXTRACTOR = {"vgg16": ("precision", "recall"), "dinov2": ("fd", "kid"), "clip": ("cmmd",)}
 
 
 def compare_sets(
@@ -52,9 +58,9 @@ def compare_sets(
         fake: The same.
         compute: Where to compute.
         reporter: Shows the progress.
-        metrics: Names of ``tcvq_eval.METRICS``; all but the extrapolation by default.
-        extractor: ``inception`` or ``fashion``.
-        weights: File of Inception's weights; None looks where `tcvq weights download` puts them.
+        metrics: Names of ``tcvq_eval.METRICS``; those that the extractor is for by default.
+        extractor: ``inception``, ``fashion``, ``vgg16``, ``dinov2`` or ``clip``.
+        weights: File of the extractor's weights; None looks where `tcvq weights download` puts them.
         weights_sha256: Hash of weights that are not the published ones.
         resize: How images are resized for Inception.
         resamples: Halves for the spread.
@@ -67,14 +73,14 @@ def compare_sets(
     Raises:
         ValueError: A set cannot be read, or the sets do not fit each other.
     """
-    names = metrics or METRICS[:-1]
+    names = metrics or USUAL_BY_EXTRACTOR.get(extractor, USUAL_METRICS)
     sources = {path: _open(path) for path in (real, fake)}
     try:
         network = open_extractor(extractor, weights=weights, sha256=weights_sha256, resize=resize)
     except MissingWeightsError as error:
         label = {"fd": "fid", "fd_infinity": "fid_infinity"} if extractor == "inception" else {}
         return [skipped(label.get(name, name), str(error)) for name in names]
-    if isinstance(network, InceptionFeatures | FashionFeatures):
+    if isinstance(network, torch.nn.Module):
         network.to(compute.device)
     of_real = _features(sources[real], network, reporter, cache)
     of_fake = _features(sources[fake], network, reporter, None)
@@ -93,7 +99,16 @@ def open_extractor(
         MissingWeightsError: Its weights, or the library that builds it, are not here.
         ValueError: The weights are others.
     """
-    return FashionFeatures() if name == "fashion" else InceptionFeatures(weights, resize=resize, sha256=sha256)
+    match name:
+        case "fashion":
+            return FashionFeatures()
+        case "vgg16":
+            return VGGFeatures(weights, sha256=sha256)
+        case "dinov2":
+            return dinov2_features(weights, sha256=sha256)
+        case "clip":
+            return clip_features(weights, sha256=sha256)
+    return InceptionFeatures(weights, resize=resize, sha256=sha256)
 
 
 def as_lines(found: Sequence[Measurement]) -> list[str]:

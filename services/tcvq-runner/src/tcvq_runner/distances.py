@@ -3,8 +3,9 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from tcvq_data import EventFrames, ImageSource, read_batch
 from tcvq_eval import (
-    METRICS,
+    KNOWN_WEIGHTS,
+    USUAL_METRICS,
     EventClassifier,
     EventEvaluation,
     EventTraining,
@@ -28,6 +30,7 @@ from tcvq_eval import (
     evaluate_events,
     extract_features,
     extractor_facts,
+    file_sha256,
     fit_gaussian,
     measure,
     skipped,
@@ -37,11 +40,12 @@ from tcvq_eval import (
 from tcvq_runner.config import Recipe
 from tcvq_runner.passes import image_batches
 from tcvq_runner.progress import Reporter
+from tcvq_runner.recipe import ConfigError
 from tcvq_runner.samples import Samples
 from tcvq_runner.wiring import Compute, feature_extractor, open_split
+from tcvq_vqvae import Perceptual
 
 MOST_EVENTS = 2000  # generated recordings that are measured, against twice as many real ones
-IMAGE_METRICS = METRICS[:-1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +61,8 @@ class Request:
         seed: Of every random division.
         cache: Folder that keeps the features of the real images.
         inception: Whether Inception was asked for.
+        lpips: VGG16's weights, for the perceptual distance of reconstructions; None leaves it out.
+        lpips_sha256: Hash of weights that are not torchvision's.
     """
 
     metrics: tuple[str, ...] = ()
@@ -67,6 +73,36 @@ class Request:
     seed: int = 0
     cache: Path | None = None
     inception: bool = False
+    lpips: Path | None = None
+    lpips_sha256: str | None = None
+
+
+def perceptual_of(request: Request, compute: Compute) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """Return the function (images, reconstructions) -> LPIPS of each pair, None where it was not asked for.
+
+    Raises:
+        ConfigError: The file of weights or the package `lpips` is missing, or the file is another one.
+    """
+    path = request.lpips
+    if path is None:
+        return None
+    what = "LPIPS needs torchvision's vgg16-397923af.pth; get it with: tcvq weights download vgg16"
+    if not path.is_file():
+        raise ConfigError(f"--lpips {path}: there is no such file; {what}")
+    if find_spec("lpips") is None:
+        raise ConfigError("--lpips needs the package lpips, which is not installed; uv pip install lpips")
+    wanted = request.lpips_sha256 or KNOWN_WEIGHTS["vgg16"].sha256
+    if (found := file_sha256(path)) != wanted:
+        raise ConfigError(
+            f"--lpips {path} has sha256 {found[:12]}, not {wanted[:12]}; {what}; or --lpips-sha256 {found}"
+        )
+    network = Perceptual(path, wanted).to(compute.device)
+
+    def each(x: Tensor, x_hat: Tensor) -> Tensor:
+        pairs = zip(x.to(compute.device).split(1), x_hat.to(compute.device).split(1), strict=True)
+        return torch.stack([network(a, b) for a, b in pairs]).cpu()
+
+    return each
 
 
 def origin_of(samples: Samples, batch_size: int) -> dict[str, object]:
@@ -100,7 +136,7 @@ def inception_distances(
     Raises:
         ValueError: The weights are others than the published ones, and their hash was not given.
     """
-    names = request.metrics or IMAGE_METRICS
+    names = request.metrics or USUAL_METRICS
     labels = ["fid" if name == "fd" else name for name in names]
     if not request.inception:
         reason = "Inception takes its time and its weights; measure with: tcvq eval RUN --weights FILE"

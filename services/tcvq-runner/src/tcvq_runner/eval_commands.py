@@ -7,14 +7,15 @@ import click
 
 from tcvq_runner.options import FOLDER, combined, compute_options, json_option
 
-_METRICS = ("fd", "kid", "is", "precision", "recall", "density", "coverage", "fd_infinity")
+_METRICS = ("fd", "kid", "is", "precision", "recall", "density", "coverage", "fd_infinity", "cmmd")
+_EXTRACTORS = ("inception", "fashion", "vgg16", "dinov2", "clip")
 _FILE = click.Path(path_type=Path)
 _set_options = combined(
     click.option("--real", type=_FILE, metavar="SET", help="Real images: a folder, an .npz file, or saved features."),
     click.option("--fake", type=_FILE, metavar="SET", help="Generated images: the same, or a run with samples."),
     click.option("--metric", "metrics", multiple=True, type=click.Choice(_METRICS), help="May be repeated."),
-    click.option("--extractor", type=click.Choice(["inception", "fashion"]), default="inception", show_default=True),
-    click.option("--weights", type=_FILE, metavar="FILE", help="Weights of Inception; see `tcvq weights list`."),
+    click.option("--extractor", type=click.Choice(_EXTRACTORS), default="inception", show_default=True),
+    click.option("--weights", type=_FILE, metavar="FILE", help="Weights of the extractor; see `tcvq weights list`."),
     click.option("--weights-sha256", metavar="HEX", help="Hash of other weights than the published ones."),
     click.option("--resize", type=click.Choice(["tf1", "halfpixel", "antialias"]), default="tf1", show_default=True),
     click.option("--resamples", type=click.IntRange(min=0), default=10, help="Halves for the spread; 0 leaves it out."),
@@ -26,6 +27,8 @@ _set_options = combined(
 @click.command("eval")
 @click.argument("run", type=FOLDER, metavar="[RUN]", required=False)
 @_set_options
+@click.option("--lpips", type=_FILE, metavar="FILE", help="Weights of VGG16: adds LPIPS of a RUN's reconstructions.")
+@click.option("--lpips-sha256", metavar="HEX", help="Hash of other weights than torchvision's.")
 @json_option
 @compute_options
 def evaluate(
@@ -41,6 +44,8 @@ def evaluate(
     """
     compute = {key: options.pop(key) for key in ("device", "precision", "threads")}
     if run is None and real is not None and fake is not None:
+        if options.pop("lpips") or options.pop("lpips_sha256"):
+            raise click.UsageError("--lpips is for a RUN: it compares images with their reconstructions")
         _compare(real, fake, compute, as_json=as_json, cache=cache, **options)
     elif run is not None and real is None and fake is None:
         _measure_run(run, compute, as_json=as_json, cache=cache, **options)
@@ -51,8 +56,8 @@ def evaluate(
 def _measure_run(run: Path, compute: dict[str, Any], *, as_json: bool, **options: Any) -> None:
     from tcvq_runner import distances, evaluation, session
 
-    if options.pop("extractor") == "fashion":
-        raise click.UsageError("--extractor is for --real and --fake; a run takes every extractor that fits its data")
+    if options.pop("extractor") != "inception":
+        raise click.UsageError("--extractor is for --real and --fake, and a run is a SET: --real FOLDER --fake RUN")
     asked = options["weights"] is not None or bool(options["metrics"])
     request = distances.Request(inception=asked, **options)
     with session.old_session(run, **compute) as at:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tcvq_data import ArtifactError, sha256_file, write_bytes
 from tcvq_eval import (
+    USUAL_METRICS,
     CodeUsage,
     EventClassifier,
     EventEvaluation,
@@ -30,13 +31,13 @@ from tcvq_eval import (
 from tcvq_eval import measure as measure_sets
 from tcvq_runner.config import Recipe
 from tcvq_runner.distances import (
-    IMAGE_METRICS,
     Request,
     classifier_of,
     event_distances,
     inception_distances,
     known_features,
     origin_of,
+    perceptual_of,
 )
 from tcvq_runner.networks import look_into
 from tcvq_runner.passes import CodecPass, codec_pass, nearest_training, saved_form
@@ -103,6 +104,7 @@ def evaluate(
     Raises:
         RunFolderError: A file of an earlier step is missing.
         ArtifactError: One is damaged, or they do not belong together.
+        ConfigError: Weights that the request names are missing or others.
         OSError: A file cannot be written.
     """
     with folder.step("eval"):
@@ -125,6 +127,7 @@ def measure(
         ArtifactError: One is damaged, or they do not belong together.
     """
     vqvae, request = load_vqvae(folder.need(folder.vqvae)), request or Request()
+    perceptual = perceptual_of(request, compute)
     codes = codes_of(folder, "test", vqvae.sha256)
     samples = read_samples(folder.need(folder.samples))
     _check_origin(folder, samples, vqvae.sha256)
@@ -137,7 +140,14 @@ def measure(
     (extractor, missing), model = classifier_of(recipe, train, reporter), vqvae.model.to(compute.device)
     with reporter.task("eval", len(test), "image") as task:
         passed = codec_pass(
-            test, codes.indices.long(), model, recipe.eval.batch_size, compute, extractor=extractor, task=task
+            test,
+            codes.indices.long(),
+            model,
+            recipe.eval.batch_size,
+            compute,
+            extractor=extractor,
+            perceptual=perceptual if recipe.vqvae.encoding != "event" else None,
+            task=task,
         )
     with reporter.task("nearest", len(train), "image") as task:
         memory, twins = nearest_training(samples.images, test, train, task)
@@ -196,7 +206,7 @@ def _fidelity(
     origin = origin_of(samples, recipe.eval.batch_size)
     further: list[Measurement] = []
     if isinstance(extractor, FashionFeatures):  # recordings have a suite of their own
-        further = measure_sets(*sets, IMAGE_METRICS, resamples=request.resamples, seed=request.seed, origin=origin)
+        further = measure_sets(*sets, USUAL_METRICS, resamples=request.resamples, seed=request.seed, origin=origin)
     evaluation = SampleEvaluation(
         n=len(samples.images),
         fidelity=fidelity_of_features(fake, real, extractor),

@@ -83,10 +83,13 @@ def compose(folder: RunFolder, recipe: Recipe, found: "Findings", pairs: bytes, 
 
 def _model_headlines(found: "Findings", bits: float) -> list[Headline]:
     mse, psnr, usage = found.reconstruction.mse, found.reconstruction.psnr, found.usage
+    lpips = found.reconstruction.lpips
+    perceptual = [] if lpips is None else [Headline(label="LPIPS", value=lpips, digits=3, better="lower")]
     uniform = f"uniform {math.log2(usage.n_embed):.2f}"
     return [
         Headline(label="reconstruction MSE", value=mse, digits=4, reference="pixels in [-1, 1]", better="lower"),
         Headline(label="reconstruction PSNR", value=psnr, unit="dB", better="higher"),
+        *perceptual,
         Headline(label="codes used", value=100 * usage.used_fraction, digits=1, unit="%", better="higher"),
         Headline(label="test bits per code", value=bits, reference=uniform, better="lower"),
     ]
