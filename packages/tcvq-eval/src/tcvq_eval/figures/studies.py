@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .style import INK, MUTED, PALETTE, blank_figure, figure_bytes
+from .style import INK, MUTED, PALETTE, PAPER, blank_figure, figure_bytes
 
 
 def destruction_plot(
@@ -88,7 +88,17 @@ def variants_plot(panels: Sequence[Bars], *, kind: Literal["png", "svg"] = "svg"
             for x, values in enumerate(panel.values.values()):
                 mean = float(np.mean(values)) if len(values) else 0.0
                 axes.bar(x, mean, width=0.6, color=PALETTE[x % len(PALETTE)])
-                axes.text(x, mean, f"{mean:.3g}\n", ha="center", va="center", fontsize=8.5, color=INK)
+                axes.annotate(
+                    f"{mean:.3g}",
+                    (x, max(mean, *values) if len(values) else mean),
+                    xytext=(0, 4),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=8.5,
+                    color=INK,
+                    bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.8},
+                    zorder=4,  # the dashed line passes under it
+                )
                 if len(values) > 1:
                     axes.scatter([x] * len(values), values, s=14, color=MUTED, zorder=3)
             if panel.noise_floor is not None:

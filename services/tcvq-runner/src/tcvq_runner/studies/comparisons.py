@@ -136,7 +136,7 @@ def compare_arms(
                 name=asked.name,
                 alt="Measures of every arm side by side",
                 draw=lambda kind: variants_plot(_panels(by_arm, floor), kind=kind),
-                caption=f"FD: Fréchet distance in {space}; dashed: real against real at the same n.",
+                caption=f"FD: Fréchet distance in {space}; dashed: the same of real data at the same n.",
             )
         ],
         pictures=arm_pictures(runs, compute),
@@ -193,6 +193,8 @@ def _verdict(by_arm: dict[str, list[Measures]], floor: float, space: str) -> str
             text.append(
                 f"{winner} wins over {loser} on samples by {abs(gap):.3f}, {abs(gap) / noise:.1f} times the noise."
             )
+    if near := [arm for arm, m in by_arm.items() if _mean(m, "fd") - floor <= 2 * _spread(m)]:
+        text.append(f"At this n the space cannot tell {' and '.join(near)} from real data: within 2 ± of the floor.")
     for label, key, digits in (
         ("L1 of reconstructions", "l1", 4),
         ("FD of reconstructions", "fd_codec", 3),
