@@ -26,6 +26,25 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def event_study(tmp_path_factory):
+    """The folder of the study temporal-vs-vanilla on a few simulated recordings; not to be changed."""
+    out = tmp_path_factory.mktemp("events")
+    few = ("stage1.max_steps=4", "stage1.unquantized_steps=2", "stage2.max_steps=2", f"data.root={out / 'data'}")
+    command = ["study", "temporal-vs-vanilla", "debug-events", *few, "--out", str(out / "study"), "--threads", "1"]
+    assert main(command) == 0
+    return out / "study"
+
+
+@pytest.fixture(scope="session")
+def event_run(event_study, tmp_path_factory):
+    """The folder of a finished run of recordings; not to be changed."""
+    out = tmp_path_factory.mktemp("runs") / "events"
+    shutil.copytree(next((event_study / "runs").glob("temporal-*")), out)
+    assert main(["sample", str(out)]) == main(["eval", str(out), "--threads", "1"]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
 def other_vqvae(tmp_path_factory):
     """The VQ-VAE of the same recipe with another seed."""
     out = tmp_path_factory.mktemp("runs") / "other"

@@ -23,13 +23,15 @@ def browser():
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_report_opens_without_requests_and_errors_and_fits_the_screen(browser, finished, width, scheme):
+@pytest.mark.parametrize("what", ["finished", "event_run", "event_study"])
+def test_a_report_opens_without_requests_and_errors_and_fits_the_screen(browser, what, width, scheme, request):
+    folder = request.getfixturevalue(what)
     requests, problems = [], []
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page.on("request", lambda request: requests.append(request.url))
+    page.on("request", lambda asked: requests.append(asked.url))
     page.on("console", lambda message: problems.append(message.text) if message.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.goto((finished / "report.html").as_uri())
+    page.goto((folder / "report.html").as_uri())
     page.wait_for_load_state("networkidle")
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
     assert problems == []
@@ -38,5 +40,5 @@ def test_a_report_opens_without_requests_and_errors_and_fits_the_screen(browser,
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(int(c) for c in background[4:-1].split(",")) < 200) == (scheme == "dark")
     if SCREENSHOTS:
-        page.screenshot(path=Path(SCREENSHOTS) / f"report-{width}-{scheme}.png", full_page=True)
+        page.screenshot(path=Path(SCREENSHOTS) / f"{what}-{width}-{scheme}.png", full_page=True)
     page.close()

@@ -1,5 +1,6 @@
 """Figures of the studies: what destroying time does, and measures of several variants side by side."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from .style import INK, MUTED, PALETTE, PAPER, blank_figure, figure_bytes
+
+_WIDE = 20  # times the smallest distance, from which on a linear axis hides it
 
 
 def destruction_plot(
@@ -40,11 +43,19 @@ def destruction_plot(
         axes.legend(fontsize=9, ncols=len(changes), loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
         if distances:
             axes = figure.add_subplot(1, 2, 2)
-            axes.barh(np.arange(len(modes)), [distances[mode] for mode in modes], height=0.62, color=PALETTE[0])
+            widths = [float(distances[mode]) for mode in modes]
+            bars = axes.barh(np.arange(len(modes)), widths, height=0.62, color=PALETTE[0])
+            axes.bar_label(bars, fmt="%.3g", padding=3, fontsize=8.5, color=INK)
+            logarithmic = min(widths) > 0 and max(widths) > _WIDE * min(widths)
+            if logarithmic:
+                axes.set_xscale("log")
+                axes.set_xlim(min([*widths, noise_floor or math.inf]) / 2, 3 * max(widths))
+            else:
+                axes.margins(x=0.15)
             if noise_floor is not None:
                 axes.axvline(noise_floor, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), label="real against real")
                 axes.legend(fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
-            _modes_axis(axes, modes, "Fréchet distance")
+            _modes_axis(axes, modes, f"Fréchet distance{', logarithmic' if logarithmic else ''}")
         figure.tight_layout(pad=1.2)
         return figure_bytes(figure, kind)
 
