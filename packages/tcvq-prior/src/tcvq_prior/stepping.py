@@ -25,7 +25,7 @@ def is_plain_step(block: nn.Module, x_seq: Float[Tensor, "T B L C"]) -> bool:
 
 
 def linear(layer: nn.Linear, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]:
-    """Return ``x Wᵀ + b``; for few rows on a CPU as ``(W xᵀ)ᵀ``, where turning the result back costs less than it saves."""
+    """Return ``x Wᵀ + b``; for few rows on a CPU as ``(W xᵀ)ᵀ``, where turning the result back costs less."""
     if len(x) not in FEW_ROWS or x.device.type != "cpu" or layer.out_features > layer.in_features:
         return layer(x)
     return torch.add(torch.mm(layer.weight, x.t()).t(), layer.bias, out=x.new_empty(len(x), len(layer.bias)))
