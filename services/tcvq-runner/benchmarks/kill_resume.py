@@ -1,5 +1,8 @@
 """Kills runs of the recipe `debug` with SIGKILL at random moments, continues them, and compares every final file.
 
+A moment is a random checkpoint of a training or the begin of another step, and a random wait from there on, up to the
+time until the next one in a run that is left alone: so the moments spread over the work, not over the start-up.
+
 Example:
     python services/tcvq-runner/benchmarks/kill_resume.py --kills 20
 """
@@ -11,10 +14,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 MADE = ("*.safetensors", "codes_*/*", "metrics.csv", "*.png")
+STEPS = ("stage1", "encode", "stage2", "sample", "eval", "end")
 MOST_PER_RUN = 4  # kills of one run before it may finish
+POLL = 0.002  # seconds between two looks at a run folder
+
+Place = tuple[int, int]  # number of steps that are done, newest checkpoint of the one under way
 
 
 def command(folder: Path, settings: list[str]) -> list[str]:
@@ -28,29 +37,63 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for each in MADE for path in folder.glob(each)}
 
 
-def where(folder: Path) -> str:
-    """Return how far a run has come: its finished steps, and its newest checkpoint."""
-    record, saved = folder / "run.json", sorted(folder.glob("checkpoints/*/[0-9]*"))
-    done = list(json.loads(record.read_text("utf-8"))["steps"]) if record.exists() else []
-    newest = f", checkpoint {saved[-1].parent.name}/{int(saved[-1].name)}" if saved else ""
-    return f"{'+'.join(done) or 'nothing'} done{newest}"
+def place_of(folder: Path) -> Place | None:
+    """Return how far a run has come; None before it has its folder."""
+    if not (folder / "config.yaml").exists():
+        return None
+    record = folder / "run.json"
+    done = json.loads(record.read_text("utf-8"))["steps"] if record.exists() else {}
+    under_way = next(name for name in STEPS if name not in done)
+    saved = [int(path.name) for path in folder.glob(f"checkpoints/{under_way}/[0-9]*")]
+    return STEPS.index(under_way), max(saved, default=0)
 
 
-def killed(folder: Path, settings: list[str], after: float) -> str | None:
-    """Start or continue a run, and kill it so many seconds after it has taken the folder; None if it ended before."""
+def told(place: Place) -> str:
+    """Return a place in words."""
+    step, saved = place
+    return f"{STEPS[step]}, newest checkpoint {saved}" if saved else STEPS[step]
+
+
+def watched(folder: Path, settings: list[str]) -> dict[Place, float]:
+    """Run without a kill; return each place that the run comes to, and how long it is there."""
+    came: dict[Place, float] = {}
     with subprocess.Popen(command(folder, settings), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        while process.poll() is None and not (folder / ".lock").exists():
-            time.sleep(0.01)
+        while process.poll() is None:
+            place = place_of(folder)
+            if place is not None and place not in came:
+                came[place] = time.monotonic()
+            time.sleep(POLL)
+        require_success(process)
+    ordered = sorted(came)
+    return {place: came[after] - came[place] for place, after in pairwise(ordered)}
+
+
+def killed(folder: Path, settings: list[str], target: Place, wait: float) -> Place | None:
+    """Start or continue a run, and kill it so many seconds after it has come to a place; None if it ended before."""
+    with subprocess.Popen(command(folder, settings), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and (place_of(folder) or (-1, 0)) < target:
+            time.sleep(POLL)
         try:
-            process.wait(timeout=after)
+            process.wait(timeout=wait)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            return where(folder)
-        if process.returncode:
-            assert process.stderr is not None
-            raise SystemExit(f"the run failed: {process.stderr.read().decode()}")
+            return place_of(folder)
+        require_success(process)
         return None
+
+
+def moments(times: dict[Place, float], chance: random.Random) -> set[Place]:
+    """Draw places for the kills of one run: first a step, so that each has its share, then a place in it."""
+    steps = chance.choices(sorted({step for step, _ in times}), k=MOST_PER_RUN)
+    return {chance.choice([place for place in sorted(times) if place[0] == step]) for step in steps}
+
+
+def require_success(process: subprocess.Popen[bytes]) -> None:
+    """End with the words of a run that failed by itself."""
+    if process.returncode:
+        assert process.stderr is not None
+        raise SystemExit(f"the run failed: {process.stderr.read().decode()}")
 
 
 def main() -> None:
@@ -61,29 +104,32 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", default=["stage1.max_steps=20", "stage2.max_steps=20"])
     asked = parser.parse_args()
     settings, chance = [*asked.settings, "checkpoint.every_steps=2"], random.Random(asked.seed)
+    fell: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as scratch:
         reference = Path(scratch, "reference")
-        subprocess.run(command(reference, settings), check=True, capture_output=True)
+        times = watched(reference, settings)
         wanted = files(reference)
-        steps = json.loads((reference / "run.json").read_text("utf-8"))["steps"]
-        seconds = sum(step["seconds"] for step in steps.values())
-        print(f"reference: {len(wanted)} files in {seconds:.1f} s of work")
-        kills = runs = wrong = 0
-        while kills < asked.kills:
+        print(f"reference: {len(wanted)} files, {len(times)} places in {sum(times.values()):.1f} s", flush=True)
+        runs = wrong = 0
+        while fell.total() < asked.kills:
             runs += 1
             folder, mine = Path(scratch, f"run{runs}"), 0
-            while mine < MOST_PER_RUN and kills < asked.kills:
-                place = killed(folder, settings, chance.uniform(0, seconds))
+            for target in sorted(moments(times, chance)):
+                if fell.total() == asked.kills or target <= (place_of(folder) or (-1, 0)):
+                    continue
+                place = killed(folder, settings, target, chance.uniform(0, times[target]))
                 if place is None:
                     break
-                kills, mine = kills + 1, mine + 1
-                print(f"kill {kills:>3} (run {runs}): {place}", flush=True)
+                mine += 1
+                fell[STEPS[place[0]]] += 1
+                print(f"kill {fell.total():>3} (run {runs}): {told(place)}", flush=True)
             subprocess.run(command(folder, settings), check=True, capture_output=True)
             found = files(folder)
             different = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
             wrong += bool(different)
             print(f"run {runs}, killed {mine} times: {', '.join(different) or 'every file identical'}", flush=True)
-    print(f"{kills} kills in {runs} runs; {runs - wrong} of {runs} runs ended in identical files")
+    print(f"kills during {', '.join(f'{step} {fell[step]}' for step in STEPS)}")
+    print(f"{fell.total()} kills in {runs} runs; {runs - wrong} of {runs} runs ended in identical files")
     raise SystemExit(1 if wrong else 0)
 
 

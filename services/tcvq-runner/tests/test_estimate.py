@@ -44,6 +44,22 @@ def test_time_and_memory_of_a_large_batch_follow_from_two_small_ones(monkeypatch
     assert any("does not fit: set stage1.accumulate higher" in text for _, text in estimate_lines(found))
 
 
+def test_batches_grow_as_long_as_the_next_one_is_worth_it(monkeypatch):
+    asked = []
+
+    def fake(recipe, stage, batch, compute):
+        asked.append(batch)
+        return 1.0 + 0.5 * batch - 0.2 * (batch > 1), 1e6  # 16 takes 5 times 8.8 s, 64 would take 5 times 33
+
+    found = estimated(load_recipe("celeba"), monkeypatch, fake)
+    assert asked == [1, 4, 16] * 2
+    assert [stage.seconds for stage in found.stages] == [pytest.approx(32.8)] * 2
+    assert [stage.how for stage in found.stages] == [
+        "extrapolated from batches of 4 and 16, without LPIPS",
+        "extrapolated from batches of 4 and 16",
+    ]
+
+
 def test_a_batch_that_fits_is_measured_itself_and_accumulation_counts_as_time(monkeypatch):
     def fake(recipe, stage, batch, compute):
         return 0.1 * batch, 1e6

@@ -23,7 +23,7 @@ def doctor(recipe: str | None, settings: tuple[str, ...], as_json: bool, **optio
     """Say what this machine will compute with, and why.
 
     With --recipe: what that recipe takes here, before it starts. A few steps of each stage run on random data in a
-    process of their own; if a whole batch would take long, its time and memory follow from batches of 1 and 2.
+    process of their own; if a whole batch would take long, its time and memory follow from smaller ones.
     """
     from tcvq_runner.wiring import open_compute
 

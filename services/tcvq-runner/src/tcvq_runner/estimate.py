@@ -20,8 +20,8 @@ from tcvq_runner.recipe import recipe_tree
 from tcvq_runner.wiring import Compute, open_split
 
 LIMIT = 240.0  # seconds that one measurement may take
-_SMALL = (1, 2)  # batches from which a larger one is extrapolated
-_WORTH = 45.0  # a full batch is measured if that takes no longer
+_FACTOR = 4  # from one measured batch to the next
+_WORTH = 90.0  # seconds that a larger batch may take; what is larger still is extrapolated from the last two
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +134,8 @@ def _stage(recipe: Recipe, stage: str, n_images: int | None, compute: Compute, f
     per_epoch_here = (per_epoch or 1) * (config.accumulate if stage == "stage2" else 1)
     steps = config.total_steps(per_epoch_here) if per_epoch or config.max_epochs is None else None
     seconds, memory, how = _measure(recipe, stage, batch, compute, free)
+    if stage == "stage1" and recipe.loss.perceptual_weight and seconds is not None:
+        how += ", without LPIPS"
     return StageEstimate(
         stage=stage,
         batch=batch,
@@ -149,22 +151,45 @@ def _measure(
     recipe: Recipe, stage: str, batch: int, compute: Compute, free: int
 ) -> tuple[float | None, float | None, str]:
     """Return seconds per step, peak bytes, and how both were found."""
-    small, larger = (min(batch, size) for size in _SMALL)
-    first = _probe(recipe, stage, small, compute)
-    if isinstance(first, str):
-        return None, None, first
-    if small == batch:
-        return *first, "measured"
-    second = _probe(recipe, stage, larger, compute)
-    if isinstance(second, str) or larger == batch:
-        return (None, None, second) if isinstance(second, str) else (*second, "measured")
+    found: dict[int, tuple[float, float]] = {}
+    size: int | None = 1
+    while size is not None:
+        values = _probe(recipe, stage, size, compute)
+        if isinstance(values, str):
+            if len(found) < 2:
+                return None, None, values
+            break
+        found[size] = values
+        size = _next_batch(found, batch, free)
+    if batch in found:
+        return *found[batch], "measured"
+    smaller, larger = list(found)[-2:]
+    return *_extrapolated(found, batch), f"extrapolated from batches of {smaller} and {larger}"
+
+
+def _next_batch(found: dict[int, tuple[float, float]], batch: int, free: int) -> int | None:
+    """Return the batch to measure after some: the whole one if it is worth it, else a larger one, None if none is."""
+    last = max(found)
+    if last == batch:
+        return None
+    if len(found) == 1:
+        seconds, memory = found[last]
+        quick = _is_worth(_FACTOR * seconds, _FACTOR * memory, free)
+        return min(batch, (_FACTOR if quick else 2) * last)
+    larger = (batch, _FACTOR * last)
+    return next((n for n in larger if n <= batch and _is_worth(*_extrapolated(found, n), free)), None)
+
+
+def _is_worth(seconds: float, memory: float, free: int) -> bool:
+    return memory < 0.7 * free and 5 * seconds < _WORTH  # four steps, and the start
+
+
+def _extrapolated(found: dict[int, tuple[float, float]], batch: int) -> tuple[float, float]:
+    """Return seconds and bytes of a batch, on the line through the last two that were measured."""
+    (small, first), (larger, second) = list(found.items())[-2:]
     slopes = [max(0.0, b - a) / (larger - small) for a, b in zip(first, second, strict=True)]
     seconds, memory = (b + slope * (batch - larger) for b, slope in zip(second, slopes, strict=True))
-    if memory < 0.7 * free and 5 * seconds < _WORTH:
-        full = _probe(recipe, stage, batch, compute)
-        if not isinstance(full, str):
-            return *full, "measured"
-    return seconds, memory, f"extrapolated from batches of {small} and {larger}"
+    return seconds, memory
 
 
 def _probe(recipe: Recipe, stage: str, batch: int, compute: Compute) -> tuple[float, float] | str:
