@@ -1,7 +1,10 @@
 """Spikes and operations of a run's networks: what was measured says which layers get spikes, whatever their names."""
 
+from dataclasses import replace
+
 import pytest
 
+from tcvq_prior import build_prior, load_prior, save_prior
 from tcvq_runner.activity import measure_activity
 from tcvq_runner.run_dir import RunFolder
 from tcvq_runner.wiring import open_compute
@@ -53,3 +56,15 @@ def test_generating_costs_the_prior_and_the_decoder(activity):
     assert generate.part("decoder") == pytest.approx(reconstruct.part("decoder"), rel=0.05)
     assert generate.part("encoder") == (0, 0, 0)
     assert generate.graded == pytest.approx(generate.part("prior")[1] + generate.part("decoder")[1])
+
+
+def test_a_stem_over_neighbours_counts_although_whole_grids_pass_it_as_a_table(copied):
+    folder = RunFolder(copied)
+    old = load_prior(folder.prior)
+    prior = build_prior(replace(old.model.config, neighbourhood=1))
+    save_prior(folder.prior, prior, codes_sha256=old.codes_sha256, vqvae_sha256=old.vqvae_sha256, meta={})
+    found = measure_activity(folder, folder.recipe(), open_compute("cpu", "32", 1), limit=50)
+    stem = rows(found.generate)["embedding.stem"]
+    assert stem.macs == 49 * 4 * 32 * 32  # positions, neighbours that are known, width
+    assert stem.density == (42 + 42 + 36 + 36) / (49 * 4)  # left, above, and the two corners, within the grid
+    assert stem.graded == pytest.approx(stem.macs * 4.6 / 1000)

@@ -22,6 +22,7 @@ from tcvq_vqvae import load_vqvae
 
 N_SAMPLES = 1000  # images and grids over which rates are means
 _NORM_MACS, _NORM_ADDS = 3, 1  # per element: square and sum, scale, shift; and the sum of the mean
+_STEM = "embedding.stem"  # of a prior that sees neighbours
 _LIF_ADDS, _LIF_MULTIPLIES = 3, 1  # per neuron and step: x - v, divide by tau, add, compare
 
 
@@ -112,11 +113,26 @@ def _prior_activity(
         in_batches(run, rows, size, compute)
     runs = math.ceil(len(rows) / size) * size
     layers = [w for w in _layers(record, shapes, runs, part=lambda _: "prior") if "from_features" not in w.name]
+    layers = [*_stem(prior, tokens.shape[1]), *(work for work in layers if work.name != _STEM)]
     side = _side(prior, record, shapes, runs, part=lambda _: "prior")
     side += _attention(prior, record, shapes, runs, part=lambda _: "prior")
     head = float(tokens.shape[1] * prior.config.width * prior.n_embed)
     side.append(SideWork(name="head", part="prior", macs=head, ann_macs=head))
     return record.neurons(), (layers, side)
+
+
+def _stem(prior: nn.Module, n_tokens: int) -> list[LayerWork]:
+    """Return the stem over neighbours as drawing computes it, token by token; neighbours outside of the grid are zero.
+
+    Whole grids go through a table of what each code brings, which calls no layer that could be watched.
+    """
+    stem = dict(prior.named_modules()).get(_STEM)
+    if not isinstance(stem, nn.Linear):
+        return []
+    neighbours = prior.get_buffer("embedding.neighbours")
+    inside, macs = (neighbours < n_tokens).double().mean().item(), float(n_tokens * stem.weight.numel())
+    kind = input_kind(inside, binary=False)
+    return [LayerWork(name=_STEM, part="prior", macs=macs, steps=1, density=inside, input=kind)]
 
 
 def _frames(source: ImageSource, rows: Tensor, compute: Compute) -> Tensor:

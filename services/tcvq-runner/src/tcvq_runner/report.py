@@ -127,7 +127,7 @@ def _played(found: "Findings") -> Picture:
     """Return a GIF that plays generated recordings above test recordings."""
     rows = [(x[:PLAYED].clamp(-1, 1) + 1) / 2 for x in (found.samples.images, found.x)]
     n = min(len(row) for row in rows)
-    data = event_gif(torch.cat([row[:n] for row in rows]), cols=n, scale=2, frame_ms=300)
+    data = event_gif(torch.cat([row[:n] for row in rows]), cols=n, scale=3, frame_ms=300)
     caption = "Above generated, below test recordings, step after step."
     return Picture(name="played", data=data, alt="Generated and test recordings played side by side", caption=caption)
 

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .style import INK, MUTED, PALETTE, blank_figure, figure_bytes
+from .style import INK, MUTED, PALETTE, PAPER, blank_figure, figure_bytes
 
 _ROWS = 600  # of a raster, more than a picture can show
-_PATHS = 24
+_PATHS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,11 +99,15 @@ def _draw_peaks(axes: Any, panels: TimeCellPanels) -> None:
 
 def _draw_paths(axes: Any, panels: TimeCellPanels) -> None:
     paths = panels.paths[:_PATHS].numpy()
+    lengths = [float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum()) for path in paths]
     for i, path in enumerate(paths):
-        axes.plot(path[:, 0], path[:, 1], color=PALETTE[i % len(PALETTE)], linewidth=1.1, alpha=0.75)
-        axes.scatter(path[:, 0], path[:, 1], s=8, color=PALETTE[i % len(PALETTE)], zorder=3)
-        for t in range(len(path)) if i < 3 else ():
-            axes.annotate(str(t + 1), path[t], fontsize=8, color=INK, xytext=(2, 2), textcoords="offset points")
+        colour = PALETTE[i % len(PALETTE)]
+        axes.plot(path[:, 0], path[:, 1], color=colour, linewidth=1.1, alpha=0.75)
+        axes.scatter(path[1:, 0], path[1:, 1], s=8, color=colour, zorder=3)
+        axes.scatter(*path[0], s=22, facecolor=PAPER, edgecolor=colour, zorder=3, label="" if i else "step 1")
+    for t, place in enumerate(paths[int(np.argmax(lengths))] if len(paths) else ()):  # numbers on all would cover all
+        axes.annotate(str(t + 1), place, fontsize=9, color=INK, xytext=(4, 4), textcoords="offset points", zorder=4)
+    axes.legend(fontsize=8, loc="best")
     axes.set_title(f"B  Paths of the {len(paths)} most used codes")
     axes.set_xlabel(f"component 1 ({100 * panels.explained[0]:.0f} % of variance)")
     axes.set_ylabel(f"component 2 ({100 * panels.explained[1]:.0f} %)")
@@ -120,4 +124,4 @@ def _draw_profiles(axes: Any, panels: TimeCellPanels) -> None:
     axes.set_xlabel("step")
     axes.set_ylim(0, 1.5 * max(max(values) for values in panels.profiles.values()))
     axes.legend(fontsize=8, loc="upper left")
-    axes.text(0, 1.01, f"variance share ρ: {shares}", transform=axes.transAxes, va="bottom", fontsize=8, color=MUTED)
+    axes.text(0, 1.01, f"variance share ρ: {shares}", transform=axes.transAxes, va="bottom", fontsize=7.5, color=MUTED)

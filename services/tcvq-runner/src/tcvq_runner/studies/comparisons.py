@@ -130,7 +130,8 @@ def compare_arms(
         title=asked.title,
         question=asked.question,
         answer=f"{_verdict(by_arm, floor, space)} {asked.caution}",
-        table=_table(found),
+        table=(table := _table(found)),
+        shown=_upright(table),
         figures=[
             StudyFigure(
                 name=asked.name,
@@ -238,6 +239,13 @@ def _table(found: Sequence[tuple[Trained, Measures]]) -> Table:
     keys = [field.name for field in dataclasses.fields(Measures) if field.name not in _NOT_IN_TABLE]
     rows = [[run.variant, run.seed, *(getattr(measures, key) for key in keys)] for run, measures in found]
     return Table(columns=["arm", "seed", *(key.replace("_", " ") for key in keys)], rows=rows)
+
+
+def _upright(table: Table) -> Table:
+    """Return the table with a measure per row and a run per column, as a page has room for it."""
+    names = [f"{arm} s{seed}" for arm, seed, *_ in table.rows]
+    rows = [[name, *(row[i] for row in table.rows)] for i, name in enumerate(table.columns) if i >= 2]
+    return Table(columns=("measure", *names), rows=rows)
 
 
 def _panels(by_arm: Mapping[str, Sequence[Measures]], floor: float) -> list[Bars]:

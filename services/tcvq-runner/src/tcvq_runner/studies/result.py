@@ -40,13 +40,14 @@ class Study:
         title: Heading of its report.
         question: What was asked, one or two sentences.
         answer: One paragraph of numbers, noise floor included.
-        table: Its table.
+        table: Its table, which is written as CSV.
         figures: Figures as PNG and SVG.
         pictures: Further pictures as PNG files, such as strips of images.
         headlines: Numbers that stand first.
         metrics: Everything that was measured.
         commands: What to type to see it again.
         tables: Further tables.
+        shown: What the page shows instead of ``table``; None shows that.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Study:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)
     tables: Sequence[Table] = ()
+    shown: Table | None = None
 
 
 def write_study(folder: Path, study: Study, compute: Compute) -> Path:
@@ -86,7 +88,7 @@ def write_study(folder: Path, study: Study, compute: Compute) -> Path:
         summary=study.question,
         headlines=study.headlines,
         sections=[
-            Section(title="Answer", text=study.answer, tables=[study.table]),
+            Section(title="Answer", text=study.answer, tables=[study.shown or study.table]),
             Section(title="Figure", pictures=shown),
             *([Section(title="Pictures", pictures=study.pictures)] if study.pictures else []),
             *([Section(title="Further numbers", tables=study.tables)] if study.tables else []),

@@ -236,8 +236,8 @@ def _reading(ours: TimeCells, control: TimeCells) -> str:
         return "The codes have no order in time."
     if control.above_chance:
         return (
-            "Order by itself is no finding of training: the transient of the neurons gives it to a network with "
-            "random weights as well."
+            "Order by itself is no finding of training: a network with random weights has it as well, from the "
+            "transient of its neurons and from what moves in its input."
         )
     return "The order comes from training: random weights do not give it."
 
