@@ -61,11 +61,15 @@ def test_batches_grow_as_long_as_the_next_one_is_worth_it(monkeypatch):
 
 
 def test_a_batch_that_fits_is_measured_itself_and_accumulation_counts_as_time(monkeypatch):
+    asked = []
+
     def fake(recipe, stage, batch, compute):
+        asked.append((stage, batch))
         return 0.1 * batch, 1e6
 
     found = estimated(load_recipe("debug", ["stage1.accumulate=4"]), monkeypatch, fake)
     stage1, stage2 = found.stages
+    assert asked == [("stage1", 1), ("stage1", 4), ("stage2", 1), ("stage2", 16)]
     assert (stage1.batch, stage1.seconds, stage1.how) == (4, pytest.approx(1.6), "measured")
     assert (stage2.batch, stage2.seconds) == (16, pytest.approx(1.6))
     assert (stage1.steps_per_epoch, stage1.steps) == (12, 10)  # 200 images

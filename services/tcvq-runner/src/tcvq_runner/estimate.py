@@ -174,8 +174,8 @@ def _next_batch(found: dict[int, tuple[float, float]], batch: int, free: int) ->
         return None
     if len(found) == 1:
         seconds, memory = found[last]
-        quick = _is_worth(_FACTOR * seconds, _FACTOR * memory, free)
-        return min(batch, (_FACTOR if quick else 2) * last)
+        quick = (n for n in (batch // last, _FACTOR) if _is_worth(n * seconds, n * memory, free))
+        return min(batch, next(quick, 2) * last)
     larger = (batch, _FACTOR * last)
     return next((n for n in larger if n <= batch and _is_worth(*_extrapolated(found, n), free)), None)
 
