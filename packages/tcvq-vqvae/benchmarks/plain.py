@@ -48,12 +48,14 @@ class PlainNeuron(nn.Module):
 
 
 def plain(model: SpikingVQVAE) -> SpikingVQVAE:
-    """A copy with the same weights in contiguous memory, whose neurons run step by step."""
+    """A copy with the same weights in contiguous memory, torch's convolutions, and neurons that run step by step."""
     model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, LIF):
                 setattr(module, name, PlainNeuron(isinstance(child, LIFGate)))
+            elif isinstance(child, nn.Conv2d):
+                child.__class__ = nn.Conv2d
     return model
 
 

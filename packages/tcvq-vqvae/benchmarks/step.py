@@ -5,7 +5,9 @@ discriminator, both optimizers, logging. What is counted:
 
 - *convolutions and matrix products*: total time, in the profiler, of ``aten::convolution``, ``convolution_backward``,
   ``mm``, ``addmm`` and ``bmm`` of the same step, with what oneDNN reorders inside of them; neither autocast's casts nor
-  anything of group norm, neurons, optimizer, Python.
+  anything of group norm, neurons, optimizer, Python, nor the copies around convolutions that are computed as products
+  (`tcvq_vqvae.conv`).
+- *by torch*: the same total of one more step of the same run, in which every convolution is torch's.
 - *step*: wall time of the same step, profiler included, from Lightning's first to its last hook around it.
 - *plain*: the step of `plain.py`, run in turns with ours in the same process, without profiler; medians.
 - *memory*: the most that torch has allocated in a step beyond what was there before it (activations and gradients), in
@@ -36,7 +38,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from tcvq_data import Sample
-from tcvq_vqvae import LitVQVAE, LossConfig, Stage1Config, VQVAEConfig
+from tcvq_vqvae import LitVQVAE, LossConfig, Stage1Config, VQVAEConfig, conv
 
 PRODUCTS = {"aten::convolution", "aten::convolution_backward", "aten::mm", "aten::addmm", "aten::bmm"}
 ALLOCATOR = {
@@ -47,19 +49,24 @@ ALLOCATOR = {
 
 
 class Stopwatch(lightning.Callback):
-    """Times the steps after ``warmup`` in turns with the plain ones, then profiles one for time and one for memory."""
+    """Times the steps after ``warmup`` in turns with the plain ones, then profiles three.
+
+    They show time, memory, and the time where every convolution is torch's.
+    """
 
     def __init__(self, rounds: int, other: "plain.PlainStep | None", warmup: int, *, bf16: bool) -> None:
         self.rounds, self.warmup, self.other, self.bf16 = rounds, warmup, other, bf16
         self.ours: list[float] = []
         self.plain: list[float] = []
-        self.profiled = self.products = 0.0
+        self.profiled = self.products = self.profiled_by_torch = self.products_by_torch = 0.0
         self.memory = [0.0, 0.0]
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Sample, batch_idx: int) -> None:
         """Start watch or profiler."""
-        number = batch_idx - self.warmup - self.rounds  # 0: profile time, 1: profile memory
+        number = batch_idx - self.warmup - self.rounds  # 0: profile time, 1: memory, 2: time by torch
         self.profiler = new_profiler(memory=number == 1) if number >= 0 else None
+        if number == 2:
+            conv.KERNEL = 0
         if self.profiler:
             self.profiler.start()
         self.start = time.perf_counter()
@@ -74,9 +81,11 @@ class Stopwatch(lightning.Callback):
             self.profiled, self.products = seconds, products(self.profiler)
         elif number == 1:
             self.memory[0] = peak(self.profiler)
+        elif number > 1:
+            self.profiled_by_torch, self.products_by_torch = seconds, products(self.profiler)
         elif batch_idx >= self.warmup:
             self.ours.append(seconds)
-        if self.other is not None:
+        if self.other is not None and number <= 1:
             self.compare(batch.image, batch_idx)
 
     def compare(self, images: torch.Tensor, batch_idx: int) -> None:
@@ -134,7 +143,7 @@ def measure(n_steps: int, batch: int, rounds: int, *, bf16: bool, compare: bool)
     """Train for some steps."""
     torch.manual_seed(0)
     config = VQVAEConfig(n_steps=n_steps, codebook_init="uniform")
-    warmup, profiled = (2, 2) if compare else (1, 0)
+    warmup, profiled = (2, 3) if compare else (1, 0)
     length = warmup + rounds + profiled
     train = Stage1Config(max_steps=length, batch_size=batch, revive_every=0)
     module = LitVQVAE(config, LossConfig(disc_start=0), train)
@@ -144,16 +153,21 @@ def measure(n_steps: int, batch: int, rounds: int, *, bf16: bool, compare: bool)
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, precision="bf16-mixed" if bf16 else "32-true", callbacks=[watch],
     )  # fmt: skip
+    kernel = conv.KERNEL
     trainer.fit(module, Images(batch, length))
+    conv.KERNEL = kernel
     return watch
 
 
 def report(bf16: bool, rounds: int) -> None:
-    """Print the three ratios of one precision."""
+    """Print the ratios of one precision."""
     watch = measure(4, 8, rounds, bf16=bf16, compare=True)
     ours, slow, name = statistics.median(watch.ours), statistics.median(watch.plain), "bf16" if bf16 else "fp32"
     print(f"{name}  step {watch.profiled:.3f} s, of it convolutions and matrix products {watch.products:.3f} s")
     print(f"{name}  step / convolutions and matrix products   {watch.profiled / watch.products:.2f}")
+    print(f"{name}  by torch: step {watch.profiled_by_torch:.3f} s, of it {watch.products_by_torch:.3f} s")
+    print(f"{name}  step by torch / its own   {watch.profiled_by_torch / watch.products_by_torch:.2f}")
+    print(f"{name}  step / those by torch   {watch.profiled / watch.products_by_torch:.2f}")
     print(f"{name}  plain step {slow:.3f} s, ours {ours:.3f} s: faster   {slow / ours:.2f}x")
     mine, theirs = (bytes_ / 2**20 for bytes_ in watch.memory)
     print(f"{name}  peak of a step {mine:.0f} MiB, plain {theirs:.0f} MiB: ratio   {mine / theirs:.2f}", flush=True)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tcvq_vqvae import LitVQVAE, LossConfig, Stage1Config, VQVAEConfig
+from tcvq_vqvae import LitVQVAE, LossConfig, Stage1Config, VQVAEConfig, conv
 
 pytestmark = pytest.mark.slow  # all of them together
 STEPS, DISC_START = 20, 8
@@ -192,8 +192,11 @@ class Logged(LitVQVAE):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_twenty_steps_equal_the_plain_implementation(case, fit):
+def test_twenty_steps_equal_the_plain_implementation(case, fit, monkeypatch):
     sizes, options = CASES[case]
+    if case == "images":  # the others take torch's convolutions
+        monkeypatch.setattr(conv, "SITES", 16)
+        monkeypatch.setattr(conv, "WEIGHTS", 1)
     config = VQVAEConfig(**sizes)
     train = Stage1Config(max_steps=STEPS, batch_size=3, learning_rate=2e-3, revive_every=0)
     loss = LossConfig(disc_start=DISC_START, disc_width=8, disc_layers=1, **options)

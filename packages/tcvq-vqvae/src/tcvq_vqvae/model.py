@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tcvq_codebook import Quantized, TemporalCodebook, VanillaCodebook
 from tcvq_neurons import SpikeDecoder, SpikeEncoder, merge_time
 from tcvq_vqvae.config import VQVAEConfig
+from tcvq_vqvae.conv import Conv2d
 from tcvq_vqvae.decoder import Decoder
 from tcvq_vqvae.encoder import Encoder
 from tcvq_vqvae.interface import VQVAEOutput
@@ -59,9 +60,9 @@ class SpikingVQVAE(nn.Module):
         self.config = config
         self.spike_encoder = SpikeEncoder(config.encoding, n_steps=config.n_steps)
         self.encoder = Encoder(config)
-        self.quant_conv = nn.Conv2d(config.z_channels, config.embed_dim, 1)
+        self.quant_conv = Conv2d(config.z_channels, config.embed_dim, 1)
         self.codebook = build_codebook(config)
-        self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)
+        self.post_quant_conv = Conv2d(config.embed_dim, config.z_channels, 1)
         self.decoder = Decoder(config)
         self.spike_decoder = SpikeDecoder(config.decoding)
 

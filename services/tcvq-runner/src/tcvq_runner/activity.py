@@ -141,6 +141,9 @@ def _frames(source: ImageSource, rows: Tensor, compute: Compute) -> Tensor:
     return images.transpose(0, 1) if images.ndim == 5 else images
 
 
+_SITE_AXES = {nn.Conv2d: 3, nn.ConvTranspose2d: 3, nn.Linear: 2, nn.GroupNorm: 1, nn.LayerNorm: 1}
+
+
 @contextmanager
 def _watched(net: nn.Module, batch: int) -> Iterator[tuple[Record, _Shapes]]:
     """Count while the block runs; a constant sequence is computed once, so steps are seen in the shapes."""
@@ -157,7 +160,7 @@ def _watched(net: nn.Module, batch: int) -> Iterator[tuple[Record, _Shapes]]:
         return hook
 
     for name, module in net.named_modules():
-        axes = {nn.Conv2d: 3, nn.ConvTranspose2d: 3, nn.Linear: 2, nn.GroupNorm: 1, nn.LayerNorm: 1}.get(type(module))
+        axes = next((n for kind, n in _SITE_AXES.items() if isinstance(module, kind)), 0)
         if axes:
             handles.append(module.register_forward_hook(look(name, axes)))
     try:
