@@ -29,7 +29,7 @@ from tcvq_prior.training import learning_rate_factor, parameter_groups
 
 TURN = 4  # steps of a model before it is the next one's turn
 SCHEDULE = Stage2Config(batch_size=64, optimizer="muon", schedule="cosine", warmup_steps=50, max_steps=1_000_000)
-COMMON = {"n_layer": 3, "n_head": 4, "width": 128, "class_everywhere": True, "neighbourhood": 2}
+COMMON = {"n_layer": 3, "n_head": 2, "width": 128, "class_everywhere": True, "neighbourhood": 2}
 MODELS: dict[str, dict[str, object]] = {
     "spiking, 1 step": {"n_steps": 1},
     "spiking, 2 steps": {"n_steps": 2},

@@ -3,7 +3,8 @@
 Without a softmax the sum over earlier tokens factorises: Σ_{m≤n} (q_n · k_m) v_m = q_n S_n with
 S_n = S_{n-1} + k_nᵀ v_n (Katharopoulos et al. 2020, eq. 16-18). For binary k and v, S counts coincident spikes: its
 entries are integers, so float32 sums are exact in any order, and d^(-1/2) is applied after them. Under autocast the
-sums stay float32, because bfloat16 has integers up to 256 only; where nothing but the output is rounded, bfloat16 does.
+sums stay float32, because bfloat16 has integers up to 256 only; without a cache
+the products of spikes are taken in bfloat16, which rounds the sums themselves and their gradients, as a layer's.
 """
 
 import torch

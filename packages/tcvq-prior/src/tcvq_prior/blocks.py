@@ -125,7 +125,8 @@ class SpikingBlock(Block):
         y = spiking_attention(q, k, v, cache, first, rotary=self.rotary, chunk=self.chunk)
         if not self.by_position:
             return y
-        return y / torch.arange(first + 1, first + 1 + y.shape[-2], device=y.device, dtype=y.dtype)[:, None]
+        seen = torch.arange(first + 1, first + 1 + y.shape[-2], device=y.device)[:, None]
+        return (y / seen.to(torch.promote_types(y.dtype, torch.float32))).to(y.dtype)  # bfloat16 counts to 256 only
 
     def hidden(self, x_seq: Float[Tensor, "T B L C"]) -> Float[Tensor, "T B L 4*C"]:
         """Return the spikes of the MLP."""

@@ -153,18 +153,20 @@ def _measure(
     """Return seconds per step, peak bytes, and how both were found."""
     found: dict[int, tuple[float, float]] = {}
     size: int | None = 1
+    failed = ""
     while size is not None:
         values = _probe(recipe, stage, size, compute)
         if isinstance(values, str):
             if len(found) < 2:
                 return None, None, values
+            failed = f"; {values}"
             break
         found[size] = values
         size = _next_batch(found, batch, free)
     if batch in found:
         return *found[batch], "measured"
     smaller, larger = list(found)[-2:]
-    return *_extrapolated(found, batch), f"extrapolated from batches of {smaller} and {larger}"
+    return *_extrapolated(found, batch), f"extrapolated from batches of {smaller} and {larger}{failed}"
 
 
 def _next_batch(found: dict[int, tuple[float, float]], batch: int, free: int) -> int | None:
@@ -181,7 +183,7 @@ def _next_batch(found: dict[int, tuple[float, float]], batch: int, free: int) ->
 
 
 def _is_worth(seconds: float, memory: float, free: int) -> bool:
-    return memory < 0.7 * free and 5 * seconds < _WORTH  # four steps, and the start
+    return (not free or memory < 0.7 * free) and 5 * seconds < _WORTH  # four steps, and the start; 0 is not known
 
 
 def _extrapolated(found: dict[int, tuple[float, float]], batch: int) -> tuple[float, float]:

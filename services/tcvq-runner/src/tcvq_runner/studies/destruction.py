@@ -10,6 +10,7 @@ from torch import Tensor
 from tcvq_codebook import time_operator
 from tcvq_runner.batching import in_batches
 from tcvq_runner.config import Recipe
+from tcvq_runner.layers import ConfigError
 from tcvq_runner.progress import Reporter
 from tcvq_runner.run_dir import RunFolder
 from tcvq_runner.stages import codes_of
@@ -98,10 +99,13 @@ def destruction(
             leaves it out.
 
     Raises:
+        ConfigError: The runs cannot stand in one table.
         RunFolderError: A file of an earlier step is missing.
         ArtifactError: One is damaged, or they do not belong together.
     """
     runs = [(folder, recipe), *([(against, against.recipe())] if against else [])]
+    for each in runs[1:]:
+        _check_comparable(runs[0], each)
     kinds = [each.vqvae.codebook for _, each in runs]
     names = kinds if len(set(kinds)) == len(kinds) else [run.path.name for run, _ in runs]
     found = [
@@ -109,6 +113,24 @@ def destruction(
         for name, (run, each) in zip(names, runs, strict=True)
     ]
     return study_of(found)
+
+
+def _check_comparable(one: tuple[RunFolder, Recipe], other: tuple[RunFolder, Recipe]) -> None:
+    """Refuse a second run that was made of other data, or whose tables and pictures would have the same names."""
+    (here, recipe), (there, against) = one, other
+    facts = [
+        (r.data.name, r.vqvae.encoding, r.vqvae.image_size, r.vqvae.in_channels, r.vqvae.n_steps)
+        for r in (recipe, against)
+    ]
+    if facts[0] != facts[1]:
+        raise ConfigError(
+            f"--against {there.path} has (data, encoding, image size, channels, steps) {facts[1]}; "
+            f"{here.path} has {facts[0]}, and one table cannot hold both"
+        )
+    if recipe.vqvae.codebook == against.vqvae.codebook and here.path.resolve().name == there.path.resolve().name:
+        raise ConfigError(
+            f"--against {there.path} and {here.path} have the same name and kind of codebook; rename one of the folders"
+        )
 
 
 def destroy(
