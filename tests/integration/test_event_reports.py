@@ -29,6 +29,14 @@ def test_a_study_of_recordings_measures_the_suite_of_samples_and_codec_beside_re
         assert played.n_frames == 2
 
 
+def test_perceptual_distance_is_refused_for_recordings(event_study, tmp_path, tcvq):
+    weights = tmp_path / "vgg16.pth"
+    weights.write_bytes(b"")
+    status, _, err = tcvq("eval", next((event_study / "runs").iterdir()), "--lpips", weights)
+    assert status == 2
+    assert "this run made recordings; leave it out" in err
+
+
 def test_destruction_of_recordings_puts_two_codebooks_side_by_side_with_a_control(event_study, tmp_path, tcvq):
     temporal, vanilla = sorted((event_study / "runs").iterdir())
     options = ("--against", vanilla, "--tune-steps", "2", "--threads", "1", "--out", tmp_path / "d")

@@ -211,7 +211,7 @@ def test_scaled_losses_train_as_unscaled_ones_although_the_scale_changes_within_
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_trains(make_config, fit, images, precision):
-    module, losses = LitVQVAE(make_config(codebook_init="uniform"), GAN, steps(12, grad_clip=1.0)), []
+    module, losses = LitVQVAE(make_config(codebook_init="uniform"), GAN, steps(40, grad_clip=1.0)), []
 
     class Watch(lightning.Callback):
         def on_train_batch_end(self, trainer, module, *_):

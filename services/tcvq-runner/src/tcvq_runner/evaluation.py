@@ -39,6 +39,7 @@ from tcvq_runner.distances import (
     origin_of,
     perceptual_of,
 )
+from tcvq_runner.layers import ConfigError
 from tcvq_runner.networks import look_into
 from tcvq_runner.passes import CodecPass, codec_pass, nearest_training, saved_form
 from tcvq_runner.progress import Reporter
@@ -127,6 +128,8 @@ def measure(
         ArtifactError: One is damaged, or they do not belong together.
     """
     vqvae, request = load_vqvae(folder.need(folder.vqvae)), request or Request()
+    if request.lpips is not None and recipe.vqvae.encoding == "event":
+        raise ConfigError("--lpips compares images, and this run made recordings; leave it out")
     perceptual = perceptual_of(request, compute)
     codes = codes_of(folder, "test", vqvae.sha256)
     samples = read_samples(folder.need(folder.samples))

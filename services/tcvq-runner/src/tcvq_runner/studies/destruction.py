@@ -210,7 +210,7 @@ def _all(
             fd=ruler.distance(images),
             kid=ruler.kernel(images),
             error=None if original is None else (images.clamp(-1, 1) - original).abs().mean().item(),
-            suite=ruler.suite(images, labels),
+            suite=ruler.suite(images, labels, None if original is None else ruler.first),
         )
         done(len(found))
     return found

@@ -183,7 +183,7 @@ def _distances(ruler: Yardstick, samples: Tensor, asked: Tensor, x_hat: Tensor) 
         "kid_noise_floor": ruler.kernel_floor,
         "time": ruler.time(),
         "samples": ruler.suite(samples, asked),
-        "codec": ruler.suite(codec, ruler.labels[ruler.second]),
+        "codec": ruler.suite(codec, ruler.labels[ruler.second], ruler.first),
     }
 
 

@@ -89,16 +89,20 @@ class Yardstick:
         a, b = saved(self.x[self.first]), saved(self.x[self.second])
         return {yard.name: yard.ratio for yard in temporal_yardsticks(a, b, self.classifier)}
 
-    def suite(self, images: Tensor, labels: Tensor | None) -> dict[str, Pair]:
-        """Return every measure of the suite for recordings beside real against real; nothing for images."""
+    def suite(self, images: Tensor, labels: Tensor | None, among: Int[Tensor, " n"] | None = None) -> dict[str, Pair]:
+        """Return every measure of the suite for recordings beside real against real; nothing for images.
+
+        Reconstructions are compared ``among`` rows that do not hold their originals; None compares with all rows.
+        """
         if self.classifier is None:
             return {}
+        rows = torch.arange(len(self.x)) if among is None else among
         found = evaluate_events(
             images,
-            self.x,
+            self.x[rows],
             self.classifier,
             labels=labels,
-            real_labels=self.labels,
+            real_labels=self.labels[rows],
             peak=self.peak,
             resamples=0,
         )
