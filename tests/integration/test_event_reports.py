@@ -15,7 +15,7 @@ def numbers(folder):
 def test_a_study_of_recordings_measures_the_suite_of_samples_and_codec_beside_real_against_real(event_study):
     metrics = numbers(event_study)["metrics"]
     for (arm,) in (metrics["temporal"], metrics["vanilla"]):
-        assert arm["space"] == "event-cnn/2"
+        assert arm["space"] == "event-cnn/3"
         assert set(arm["time"]) == {"reverse", "shuffle", "last"}
         assert list(arm["samples"]) == list(arm["codec"])
         assert {"kid", "FD per step", "FD of frame differences", "rate, W1", "class agreement"} <= set(arm["samples"])
@@ -23,7 +23,7 @@ def test_a_study_of_recordings_measures_the_suite_of_samples_and_codec_beside_re
         assert 0 < arm["token_js_floor"] < arm["bigram_js_floor"] < 1
     assert metrics["temporal"][0]["samples"]["rate, W1"][1] == metrics["vanilla"][0]["samples"]["rate, W1"][1] > 0
     answer = (event_study / "answer.txt").read_text("utf-8")
-    assert "in event-cnn/2, n = 20" in answer
+    assert "in event-cnn/3, n = 20" in answer
     assert "What destroying time in real recordings costs in this space, in noise floors: reverse" in answer
     with Image.open(event_study / "played.gif") as played:
         assert played.n_frames == 2
@@ -60,7 +60,7 @@ def test_destruction_of_recordings_puts_two_codebooks_side_by_side_with_a_contro
 def test_the_report_of_recordings_plays_them_and_has_distance_codec_and_neighbours(event_run):
     report, page = numbers(event_run), (event_run / "report.html").read_text("utf-8")
     labels = {headline["label"]: headline for headline in report["headlines"]}
-    assert re.fullmatch(r"real against real [\d.]+, codec [\d.]+", labels["fd[event-cnn/2], n = 20"]["reference"])
+    assert re.fullmatch(r"real against real [\d.]+, codec [\d.]+", labels["fd[event-cnn/3], n = 20"]["reference"])
     assert "class agreement" in labels
     titles = [section["title"] for section in report["sections"]]
     assert {"Recordings against real ones", "Nearest training recordings"} <= set(titles)

@@ -168,6 +168,7 @@ def test_lpips_of_reconstructions_stands_in_the_report_of_who_names_the_weights(
     assert f"--lpips-sha256 {file_sha256(tmp_path / 'vgg16.pth')}" in err
     monkeypatch.setattr(distances, "Perceptual", Twice)
     named = ("--lpips-sha256", file_sha256(tmp_path / "vgg16.pth"))
+    assert "give both" in tcvq("eval", copied, *named)[2]
     status, _, err = tcvq("eval", copied, "--lpips", tmp_path / "vgg16.pth", *named)
     assert status == 0, err
     found = json.loads((copied / "report.json").read_text("utf-8"))

@@ -41,7 +41,7 @@ def test_destroying_time_changes_the_image(decoded):
 
 
 def test_the_study_of_destruction_writes_table_figure_strip_and_a_paragraph(finished, tmp_path, tcvq):
-    status, out, _ = tcvq("study", "destruction", finished, "--out", tmp_path / "d", "--threads", "1")
+    status, out, _ = tcvq("study", "destruction", finished, "--out", tmp_path / "d", "--threads", "1", "--tune-steps", "4")
     assert status == 0
     assert files(tmp_path / "d") == {
         "answer.txt",
@@ -58,6 +58,7 @@ def test_the_study_of_destruction_writes_table_figure_strip_and_a_paragraph(fini
     assert metrics["generated"]["none"]["l1_to_none"] == 0
     assert metrics["generated"]["reverse"]["l1_to_none"] > 0
     assert metrics["test_codes"]["none"]["l1_to_original"] > 0
+    assert "Control: after 4 more batches" in out
 
 
 def test_the_study_of_time_cells_stands_beside_its_controls(finished, tmp_path, tcvq):

@@ -180,7 +180,7 @@ def test_good_recordings_are_nearer_than_reversed_ones_and_the_ruler_proves_that
     backwards = evaluate_events(moving(100, seed=11, direction=-1)[0], real, classifier, peak=PEAK, resamples=0)
     fd, far = result.measurements[0], backwards.measurements[0]
     assert result.n == 100
-    assert fd.name == "fd[event-cnn/2]"
+    assert fd.name == "fd[event-cnn/3]"
     assert fd.value < 2 * fd.noise_floor < far.value
     ratio = {each.name: each.ratio for each in result.temporal}
     assert ratio["reverse"] > 3

@@ -15,6 +15,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -54,23 +56,33 @@ def told(place: Place) -> str:
     return f"{STEPS[step]}, newest checkpoint {saved}" if saved else STEPS[step]
 
 
+@contextmanager
+def running(folder: Path, settings: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start or continue a run; end with its words if it fails by itself."""
+    with tempfile.TemporaryFile() as words:  # a pipe that nobody reads would fill up and stop the run
+        with subprocess.Popen(command(folder, settings), stdout=subprocess.DEVNULL, stderr=words) as process:
+            yield process
+        if process.returncode > 0:
+            words.seek(0)
+            raise SystemExit(f"the run failed: {words.read().decode()}")
+
+
 def watched(folder: Path, settings: list[str]) -> dict[Place, float]:
     """Run without a kill; return each place that the run comes to, and how long it is there."""
     came: dict[Place, float] = {}
-    with subprocess.Popen(command(folder, settings), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with running(folder, settings) as process:
         while process.poll() is None:
             place = place_of(folder)
             if place is not None and place not in came:
                 came[place] = time.monotonic()
             time.sleep(POLL)
-        require_success(process)
     ordered = sorted(came)
     return {place: came[after] - came[place] for place, after in pairwise(ordered)}
 
 
 def killed(folder: Path, settings: list[str], target: Place, wait: float) -> Place | None:
     """Start or continue a run, and kill it so many seconds after it has come to a place; None if it ended before."""
-    with subprocess.Popen(command(folder, settings), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with running(folder, settings) as process:
         while process.poll() is None and (place_of(folder) or (-1, 0)) < target:
             time.sleep(POLL)
         try:
@@ -79,21 +91,13 @@ def killed(folder: Path, settings: list[str], target: Place, wait: float) -> Pla
             process.kill()
             process.wait()
             return place_of(folder)
-        require_success(process)
-        return None
+    return None
 
 
 def moments(times: dict[Place, float], chance: random.Random) -> set[Place]:
     """Draw places for the kills of one run: first a step, so that each has its share, then a place in it."""
     steps = chance.choices(sorted({step for step, _ in times}), k=MOST_PER_RUN)
     return {chance.choice([place for place in sorted(times) if place[0] == step]) for step in steps}
-
-
-def require_success(process: subprocess.Popen[bytes]) -> None:
-    """End with the words of a run that failed by itself."""
-    if process.returncode:
-        assert process.stderr is not None
-        raise SystemExit(f"the run failed: {process.stderr.read().decode()}")
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ LARGEST = 32  # pixels; larger frames are averaged down to it
 CHANNELS = (16, 32, 32)
 REGIONS = 2  # per side, in which the last map is averaged, so that a clip's features know where
 BATCH = 128
-NORMALISED = 500  # recordings that decide the size of the features
+NORMALISED = 500  # recordings, drawn at random, that decide the size of the features
 Rows = Callable[[Tensor], Tensor]
 
 
@@ -48,7 +48,7 @@ class EventTraining:
 
 
 class EventClassifier(Frozen):
-    """``event-cnn/2``: three strided convolutions of each frame, then one layer over all steps together.
+    """``event-cnn/3``: three strided convolutions of each frame, then one layer over all steps together.
 
     The layer over all steps sees their order, so that its features change when time is reversed. No batch statistics,
     no dropout; ``train()`` of a parent leaves it in evaluation mode. After training, features and maps are divided by
@@ -60,7 +60,7 @@ class EventClassifier(Frozen):
         num_features: Width of a recording's features.
     """
 
-    name = "event-cnn/2"
+    name = "event-cnn/3"
     input = "float32 in [-1, 1]"
     colour = "OFF, ON"
 
@@ -125,9 +125,9 @@ class EventClassifier(Frozen):
 
         Rectified layers are homogeneous: what one divides by, the next one multiplies with.
         """
-        maps = self.maps(clips.flatten(0, 1))
-        last = self.convs[len(CHANNELS) - 1]
-        for layer, following, values in ((last, self.mix, maps), (self.mix, self.head, self.features(clips))):
+        maps = torch.cat([self.maps(part.flatten(0, 1).float()) for part in clips.split(BATCH)])
+        last, features = self.convs[len(CHANNELS) - 1], self(clips)
+        for layer, following, values in ((last, self.mix, maps), (self.mix, self.head, features)):
             size = values.square().mean().sqrt().clamp_min(1e-6)
             for parameter in layer.parameters():
                 parameter.div_(size)
@@ -179,7 +179,7 @@ def train_event_classifier(
         if progress is not None:
             progress(step + 1, training.steps)
     network.freeze()
-    network.normalise(read(torch.arange(min(len(labels), NORMALISED))).float())
+    network.normalise(read(torch.randperm(len(labels), generator=generator)[:NORMALISED]))
     return network
 
 

@@ -20,7 +20,7 @@ from tcvq_runner.progress import Reporter
 from tcvq_runner.recipe import ConfigError
 from tcvq_runner.run_dir import RunFolder
 from tcvq_runner.samples import Samples, from_bytes, to_bytes, write_samples
-from tcvq_runner.sampling_job import PARTS, collect, draw_shards, kept_if_begun, share_out
+from tcvq_runner.sampling_job import PARTS, collect, draw_shards, kept_if_begun, n_finished, share_out
 from tcvq_runner.sampling_plan import Inputs, Plan, adopt, make_plan
 from tcvq_runner.stages import codes_of
 from tcvq_runner.wiring import Compute, stage_seed
@@ -159,7 +159,7 @@ def draw(
     parts = target.path / PARTS
     with kept_if_begun(parts):
         plan = adopt(parts, drawing.plan, drawing.inputs, explicit=explicit_threads)
-        before, started = torch.get_num_threads(), time.monotonic()
+        before, started, had = torch.get_num_threads(), time.monotonic(), n_finished(parts, plan)
         torch.set_num_threads(plan.threads)
         try:
             with reporter.task("sample", plan.n, "image") as task:
@@ -173,7 +173,8 @@ def draw(
         return None
     with target.step("sample") as facts:
         facts["seconds_before"] = time.monotonic() - started  # of the draw itself
-        facts["samples_per_second"] = round(plan.n / (time.monotonic() - started), 2)
+        if had < plan.n:
+            facts["samples_per_second"] = round((plan.n - had) / (time.monotonic() - started), 2)
         drawn = _samples(drawing, plan, *found)
         facts["samples"] = write_samples(target.samples, drawn)
         write_bytes(target.samples_png, sample_sheet(drawn))

@@ -43,8 +43,11 @@ def evaluate(
     in Inception's features. What is missing is skipped and says why; nothing is ever downloaded here.
     """
     compute = {key: options.pop(key) for key in ("device", "precision", "threads")}
+    if options["lpips_sha256"] and not options["lpips"]:
+        raise click.UsageError("--lpips-sha256 is the hash of the file that --lpips FILE names; give both")
     if run is None and real is not None and fake is not None:
-        if options.pop("lpips") or options.pop("lpips_sha256"):
+        del options["lpips_sha256"]
+        if options.pop("lpips"):
             raise click.UsageError("--lpips is for a RUN: it compares images with their reconstructions")
         _compare(real, fake, compute, as_json=as_json, cache=cache, **options)
     elif run is not None and real is None and fake is None:

@@ -50,6 +50,7 @@ from tcvq_runner.stages import codes_of
 from tcvq_runner.wiring import Compute, open_split
 from tcvq_vqvae import load_vqvae
 
+_SMALLEST_LPIPS = 16  # pixels: VGG16 halves an image four times
 MIN_IMAGES = 8  # on each side: below this, nearest neighbours and covariances mean nothing
 
 
@@ -116,6 +117,17 @@ def evaluate(
     write_report(folder.path, compose(folder, recipe, found, pairs, networks))
 
 
+def _check_lpips(recipe: Recipe) -> None:
+    config = recipe.vqvae
+    if config.encoding == "event":
+        raise ConfigError("--lpips compares images, and this run made recordings; leave it out")
+    if config.in_channels not in (1, 3) or config.image_size < _SMALLEST_LPIPS:
+        raise ConfigError(
+            f"--lpips compares grey or colour images of at least {_SMALLEST_LPIPS} pixels; this run made "
+            f"{config.in_channels} channels of {config.image_size}: leave it out"
+        )
+
+
 def measure(
     folder: RunFolder, recipe: Recipe, compute: Compute, reporter: Reporter, request: Request | None = None
 ) -> Findings:
@@ -128,8 +140,8 @@ def measure(
         ArtifactError: One is damaged, or they do not belong together.
     """
     vqvae, request = load_vqvae(folder.need(folder.vqvae)), request or Request()
-    if request.lpips is not None and recipe.vqvae.encoding == "event":
-        raise ConfigError("--lpips compares images, and this run made recordings; leave it out")
+    if request.lpips is not None:
+        _check_lpips(recipe)
     perceptual = perceptual_of(request, compute)
     codes = codes_of(folder, "test", vqvae.sha256)
     samples = read_samples(folder.need(folder.samples))

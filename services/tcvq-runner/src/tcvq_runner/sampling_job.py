@@ -68,6 +68,11 @@ def draw_shards(
             finished(len(samples))
 
 
+def n_finished(folder: Path, plan: Plan) -> int:
+    """Return how many samples are drawn and decoded."""
+    return sum(len(plan.shard(i)) for i in range(plan.n_shards) if _path(folder, "images", i).exists())
+
+
 def collect(folder: Path, plan: Plan) -> tuple[Tensor, Tensor] | None:
     """Return codes and images (uint8) of all samples in order, or None while shards are missing."""
     names = [(kind, number) for kind in ("codes", "images") for number in range(plan.n_shards)]
@@ -121,7 +126,7 @@ def share_out(
                 if worker.poll():
                     words = (worker.stderr.read() if worker.stderr else "").strip().splitlines()
                     raise RunFolderError(f"worker {rank} of the draw in {folder} failed: {(words or ['no word'])[-1]}")
-            update(sum(len(plan.shard(i)) for i in range(plan.n_shards) if _path(folder, "images", i).exists()))
+            update(n_finished(folder, plan))
             time.sleep(_POLL)
     finally:
         for worker in running:

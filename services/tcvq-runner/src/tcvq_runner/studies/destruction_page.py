@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tcvq_runner.studies.destruction import Destroyed, Destruction
 
 _SHOWN, _PLAYED = 10, 6
+_RISE = 0.01  # of the error, below which there is nothing to divide
 _MODES = ("reverse", "repeat", "empty")
 _COLUMNS = (
     "run",
@@ -138,8 +139,8 @@ def _control(run: "Destruction") -> str:
         f"{tuned[0]:.3f}, after as many on intact ones {tuned[1]:.3f} (Fréchet distance of generated "
         f"{generated['repeat, tuned'].fd:.2f} and {generated['none, tuned'].fd:.2f})."
     )
-    if drop <= 0:
-        return f"{text} On test codes repeat does not raise the error, so there is no rise to explain."
+    if drop < _RISE * surprised[1]:  # type: ignore[operator]
+        return f"{text} On test codes repeat raises the error by less than {_RISE:.0%}: there is no rise to explain."
     return (
         f"{text} So {100 * (1 - left / drop):.0f} % of the rise by repeat was the decoder's surprise; the rest is what "
         "the earlier steps told and the last one does not."

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from tcvq_runner.studies.yardstick import Pair, Yardstick, yardstick
 from tcvq_runner.wiring import Compute, stage_seed
 from tcvq_vqvae import load_vqvae
 
-_VERSION = 2  # of `measures.json`: raised when what is measured changes
+_VERSION = 3  # of `measures.json`: raised when what is measured changes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +54,7 @@ class Measures:
         capacity: Bits that the codes of an image can hold, tokens · log2 K.
         bits_per_code: Of the prior on held-out codes.
         bits_per_image: The same times tokens.
-        samples_per_second: Drawing and decoding.
+        samples_per_second: Drawing and decoding, by the run's own draw; NaN without one.
         train_seconds: Stage 1 and stage 2.
         time: What reversing, shuffling and freezing real recordings costs in the space, in noise floors.
         samples: The suite for recordings of the samples, each value beside real against real; empty for images.
@@ -108,7 +107,6 @@ def measure_run(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: R
     known = _read(path)
     if {name: known.get(name) for name in key} == key:
         return Measures(**known["measures"])
-    started = time.monotonic()
     indices, asked = drawn_indices(folder, recipe, compute, recipe.sample.n)
     model, size = loaded.model.to(compute.device), recipe.eval.batch_size
 
@@ -116,7 +114,6 @@ def measure_run(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: R
         return batch_first(model.decode_indices(i))
 
     samples = in_batches(decode, indices, size, compute)
-    seconds = time.monotonic() - started
     codes, ruler = codes_of(folder, "test", loaded.sha256), yardstick(recipe, len(indices), reporter)
     x_hat = in_batches(decode, codes.indices.long(), size, compute)
     usage, tokens = code_usage(codes.indices, codes.n_embed), codes.indices[0].numel()
@@ -137,7 +134,7 @@ def measure_run(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: R
         capacity=tokens * math.log2(codes.n_embed),
         bits_per_code=bits[-1] if bits else math.nan,
         bits_per_image=tokens * (bits[-1] if bits else math.nan),
-        samples_per_second=len(samples) / seconds,
+        samples_per_second=float(steps.get("sample", {}).get("samples_per_second", math.nan)),
         train_seconds=sum(float(steps[step]["seconds"]) for step in ("stage1", "stage2") if step in steps),
     )
     write_json(path, {**key, "measures": dataclasses.asdict(measures)})

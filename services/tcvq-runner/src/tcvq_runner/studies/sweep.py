@@ -13,7 +13,7 @@ from tcvq_runner.recipe import dump_recipe, load_recipe
 from tcvq_runner.run_dir import RunFolder, new_run, open_run
 from tcvq_runner.wiring import Compute, check_data, environment
 
-_TRAINING = ("stage1", "encode", "stage2")
+_ARM = ("stage1", "encode", "stage2", "sample")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +75,7 @@ def train_all(arms: Sequence[tuple[str, Recipe]], out: Path, compute: Compute, r
         path = out / "runs" / f"{name}-s{recipe.seed}-{recipe_hash(recipe)}"
         exists = (path / "config.yaml").is_file()
         with open_run(path) if exists else new_run(recipe, path, environment(compute)) as folder:
-            for step in _TRAINING:
+            for step in _ARM:
                 if step not in folder.steps():
                     write_text(out / "running.txt", f"{path.name}: {step}\n")
                     STEPS[step](folder, recipe, compute, reporter)

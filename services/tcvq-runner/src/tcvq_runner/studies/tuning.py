@@ -31,7 +31,8 @@ def tuned_decoder(
     """Return a copy of a network whose decoder was trained on sequences that a time operator has changed.
 
     Encoder and codebook stay as they are. The loss is mean|x - x̂|, the optimizer Adam with the recipe's rate, falling
-    to zero along half a cosine; batches are the recipe's. The same data in another mode differ by the mode alone.
+    to zero along half a cosine; batches are the recipe's, in as many pieces. The same data in another mode
+    differ by the mode alone.
 
     Args:
         model: The trained network.
@@ -39,7 +40,7 @@ def tuned_decoder(
         codes: Its codes, in its order.
         mode: A time operator, such as ``repeat``.
         steps: Batches.
-        recipe: Batch size, learning rate and seed.
+        recipe: Batch size, its pieces, learning rate and seed.
         compute: Where to compute.
         done: Called with the number of batches done.
     """
@@ -56,12 +57,13 @@ def tuned_decoder(
     orders = torch.cat([torch.randperm(len(codes), generator=generator) for _ in range(math.ceil(steps / per_epoch))])
     mixed = compute.precision == "bf16-mixed"
     for step, rows in enumerate(orders.split(size)[:steps]):
-        x = images_of(source, rows).to(compute.device)
-        with torch.autocast(compute.device.type, dtype=torch.bfloat16, enabled=mixed):
-            z_q = operator(tuned.codebook.lookup(codes[rows].to(compute.device)))
-            loss = F.l1_loss(tuned.decode(z_q).float(), x)
         optimizer.zero_grad()
-        loss.backward()
+        for part in rows.split(-(-size // config.accumulate)):
+            x = images_of(source, part).to(compute.device)
+            with torch.autocast(compute.device.type, dtype=torch.bfloat16, enabled=mixed):
+                z_q = operator(tuned.codebook.lookup(codes[part].to(compute.device)))
+                loss = F.l1_loss(tuned.decode(z_q).float(), x)
+            (loss * (len(part) / size)).backward()
         optimizer.step()
         schedule.step()
         done(step + 1)

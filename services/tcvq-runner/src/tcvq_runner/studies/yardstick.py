@@ -23,8 +23,9 @@ from tcvq_eval import (
 )
 from tcvq_runner.batching import tensors
 from tcvq_runner.config import Recipe
-from tcvq_runner.distances import event_classifier
+from tcvq_runner.distances import classifier_of
 from tcvq_runner.progress import Reporter
+from tcvq_runner.recipe import ConfigError
 from tcvq_runner.wiring import open_split
 
 Features = Callable[[Tensor], Float[Tensor, "N F"]]
@@ -113,6 +114,7 @@ def yardstick(recipe: Recipe, most: int, reporter: Reporter) -> Yardstick:
     """Divide the held-out images at random into n that are compared with and n others, at most half of all.
 
     Raises:
+        ConfigError: These are recordings without classes.
         OSError: The classifier of recordings, which is trained the first time, cannot be kept.
     """
     test = open_split(recipe, "test")
@@ -137,9 +139,16 @@ def yardstick(recipe: Recipe, most: int, reporter: Reporter) -> Yardstick:
 
 
 def feature_space(recipe: Recipe, reporter: Reporter) -> tuple[str, Features]:
-    """Return the name and function of the space in which samples are compared; it needs no download."""
+    """Return the name and function of the space in which samples are compared; it needs no download.
+
+    Raises:
+        ConfigError: These are recordings without classes.
+        OSError: The classifier of recordings cannot be kept.
+    """
     if recipe.vqvae.encoding == "event":
-        classifier = event_classifier(recipe, open_split(recipe, "train"), reporter)
+        classifier, missing = classifier_of(recipe, open_split(recipe, "train"), reporter)
+        if not isinstance(classifier, EventClassifier):
+            raise ConfigError(f"{missing}; a study compares recordings in its features: choose data with classes")
         return classifier.name, classifier
     if recipe.data.name in ("fashion-mini", "fashion-mnist") and recipe.vqvae.image_size == 28:
         return "fd_fashion", FashionFeatures()
