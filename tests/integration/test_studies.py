@@ -41,7 +41,9 @@ def test_destroying_time_changes_the_image(decoded):
 
 
 def test_the_study_of_destruction_writes_table_figure_strip_and_a_paragraph(finished, tmp_path, tcvq):
-    status, out, _ = tcvq("study", "destruction", finished, "--out", tmp_path / "d", "--threads", "1", "--tune-steps", "4")
+    status, out, _ = tcvq(
+        "study", "destruction", finished, "--out", tmp_path / "d", "--threads", "1", "--tune-steps", "4"
+    )
     assert status == 0
     assert files(tmp_path / "d") == {
         "answer.txt",

@@ -30,9 +30,12 @@ from tcvq_prior.training import learning_rate_factor, parameter_groups
 TURN = 4  # steps of a model before it is the next one's turn
 SCHEDULE = Stage2Config(batch_size=64, optimizer="muon", schedule="cosine", warmup_steps=50, max_steps=1_000_000)
 COMMON = {"n_layer": 3, "n_head": 2, "width": 128, "class_everywhere": True, "neighbourhood": 2}
+NEAR = {"distance_weights": True, "surrogate_alpha": 1.4}
 MODELS: dict[str, dict[str, object]] = {
     "spiking, 1 step": {"n_steps": 1},
+    "spiking, 1 step, distances": {"n_steps": 1, **NEAR},
     "spiking, 2 steps": {"n_steps": 2},
+    "spiking, 2 steps, distances": {"n_steps": 2, **NEAR},
     "spiking, 1 step, normalised, rotary": {"n_steps": 1, "attention_norm": "position", "rotary": True},
     "GPT": {"kind": "gpt"},
     "GPT, rotary": {"kind": "gpt", "rotary": True},

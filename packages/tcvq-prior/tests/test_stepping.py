@@ -7,7 +7,15 @@ from tcvq_neurons import LIF
 from tcvq_prior.blocks import Block
 from tcvq_prior.stepping import fire, linear
 
-OPTIONS = [{}, {"n_steps": 1}, {"n_steps": 4}, {"rotary": True}, {"attention_norm": "position"}, {"n_classes": 3}]
+OPTIONS = [
+    {},
+    {"n_steps": 1},
+    {"n_steps": 4},
+    {"rotary": True},
+    {"attention_norm": "position"},
+    {"n_classes": 3},
+]
+CASES = [(kind, options) for options in OPTIONS for kind in ("state", "kv")] + [("kv", {"distance_weights": True})]
 
 
 def one_by_one(prior, tokens, labels, kind):
@@ -19,8 +27,7 @@ def one_by_one(prior, tokens, labels, kind):
     return torch.cat(parts, dim=1)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("kind", ["state", "kv"])
+@pytest.mark.parametrize(("kind", "options"), CASES, ids=str)
 @pytest.mark.parametrize("rows", [2, 6])  # fewer and more than 8 rows over all steps
 @torch.no_grad()
 def test_single_tokens_give_the_logits_of_the_full_forward(make_prior, monkeypatch, options, kind, rows):

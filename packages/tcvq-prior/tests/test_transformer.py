@@ -11,7 +11,7 @@ from tcvq_prior import PriorConfig, SpikingPrior, attend, build_prior
 from tcvq_prior.attention import spiking_attention
 from tcvq_prior.blocks import firing_rates
 from tcvq_prior.embedding import causal_neighbours
-from tcvq_prior.positions import Rotary
+from tcvq_prior.positions import DistanceWeights, Rotary
 from tcvq_prior.testing import check_prior
 
 OPTIONS = [
@@ -23,6 +23,8 @@ OPTIONS = [
     {"kind": "gpt", "rotary": True, "positions": "grid", "tie_weights": True, "code_features": 4},
     {"rotary": True, "positions": "grid", "attention_norm": "position", "tie_weights": True},
     {"attention_chunk": 2, "attention_norm": "position"},
+    {"distance_weights": True, "surrogate_alpha": 1.4, "rotary": True},
+    {"distance_weights": True, "per_step": "joint", "n_code_steps": 2, "neighbourhood": 1, "grid": (4, 2)},
     {"per_step": "joint", "n_code_steps": 2, "neighbourhood": 1, "grid": (4, 2)},
     {"per_step": "joint", "n_code_steps": 2, "positions": "grid", "kind": "gpt"},
 ]
@@ -33,7 +35,7 @@ INDEPENDENT = {"per_step": "independent", "n_code_steps": 2}
 def configs(draw):
     kind, n_head = draw(st.sampled_from(["spiking", "spiking", "gpt"])), draw(st.integers(1, 3))
     n_classes, n_code_steps = draw(st.sampled_from([0, 3])), draw(st.sampled_from([1, 1, 2, 3]))
-    rotary, spiking = draw(st.booleans()), kind == "spiking"
+    rotary, spiking, distance = draw(st.booleans()), kind == "spiking", draw(st.booleans())
     return PriorConfig(
         kind=kind,
         n_embed=draw(st.integers(1, 6)),
@@ -50,7 +52,8 @@ def configs(draw):
         positions=draw(st.sampled_from(["learned", "grid"])),
         rotary=rotary,
         attention_norm=draw(st.sampled_from(["none", "position"])) if spiking else "none",
-        attention_chunk=draw(st.sampled_from([0, 1, 3])) if spiking else 0,
+        distance_weights=spiking and distance,
+        attention_chunk=draw(st.sampled_from([0, 1, 3])) if spiking and not distance else 0,
         tie_weights=draw(st.booleans()),
         per_step="none" if n_code_steps == 1 else draw(st.sampled_from(["joint", "independent"])),
         n_code_steps=n_code_steps,
@@ -69,10 +72,8 @@ def test_every_cache_gives_the_logits_of_the_full_forward_however_the_sequence_i
     prior = build_prior(config, features).double().eval()
     for table in (prior.table.weight, *prior.embedding.parameters(recurse=False)):
         torch.nn.init.normal_(table)
-    length, kind = (
-        config.n_tokens,
-        data.draw(st.sampled_from(["auto", "kv", "state" if config.kind == "spiking" else "none"])),
-    )
+    stateful = config.kind == "spiking" and not config.distance_weights
+    length, kind = config.n_tokens, data.draw(st.sampled_from(["auto", "kv", "state" if stateful else "none"]))
     tokens = torch.randint(config.n_embed, (batch, length))
     labels = torch.randint(3 + config.null_class, (batch,)) if config.n_classes else None
     full = prior(tokens[:, :-1], labels)
@@ -117,6 +118,47 @@ def test_running_state_counts_coincident_spikes_and_is_not_empty(make_prior):
         assert s.shape == (2, 2, 2, 8, 8)
         assert torch.equal(s, s.round())
         assert s.sum() > 10
+
+
+def test_distance_weights_multiply_the_counts_of_pairs_by_a_number_for_their_offset():
+    distance = DistanceWeights((2, 3), n_head=2)
+    near, far = distance(0, 6).detach()
+    assert near[4].tolist()[5:] == [0.0]  # later tokens
+    assert near[4, 1] == near[5, 2] == near[1, 1] * near[4, 1] / near[4, 4]  # one above, wherever the pair lies
+    assert near[4, 4] > near[4, 3] == near[4, 1] > near[4, 0] == near[4, 2]  # itself, beside and above, at corners
+    assert near[4, 2] / near[4, 4] < far[4, 2] / far[4, 4] < 1  # the second head reaches twice as far
+    torch.testing.assert_close(distance(2, 4), distance(0, 4)[:, 2:])
+    q, k, v = (torch.ones(1, 1, 2, 6, 4) for _ in range(3))
+    y = spiking_attention(q, k, v, weights=distance(0, 6))
+    torch.testing.assert_close(y[0, 0, :, :, 0], 4 / 4**0.5 * distance(0, 6).sum(2))
+
+
+def test_distance_weights_of_earlier_steps_reach_rows_further_down():
+    distance = DistanceWeights((4, 1), n_head=1, n_code_steps=2)  # rows 0 and 1 of the first step, then of the second
+    (weights,) = distance(0, 4).detach()
+    assert weights[2, 1] > 0  # the second row of the step before, from the first row
+    assert weights[2, 1] == weights[3, 0] < weights[3, 1] < weights[3, 3]
+
+
+def test_distance_weights_have_no_running_state(make_prior):
+    prior = make_prior(distance_weights=True)
+    assert prior.new_cache().kind == "kv"
+    with pytest.raises(ValueError, match="distance_weights"):
+        prior.new_cache("state")
+
+
+def test_distance_weights_and_surrogates_reach_the_gradients(make_prior):
+    tokens = torch.randint(7, (2, 6))
+
+    def gradients(**options):
+        torch.manual_seed(0)
+        prior = make_prior(distance_weights=True, n_layer=1, **options)
+        prior(tokens[:, :-1]).square().sum().backward()
+        return prior.blocks[0].distance.weight.grad, prior.blocks[0].qkv.weight.grad
+
+    (weights, narrow), (_, wide) = gradients(), gradients(surrogate_alpha=1.0)
+    assert weights.abs().sum() > 0
+    assert not torch.equal(narrow, wide)
 
 
 def test_attention_sums_over_earlier_tokens_without_normalising():

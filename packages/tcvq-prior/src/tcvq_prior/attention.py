@@ -56,6 +56,7 @@ def spiking_attention(
     first: int = 0,
     *,
     rotary: Rotary | None = None,
+    weights: Float[Tensor, "heads L n"] | None = None,
     chunk: int = 0,
 ) -> Float[Tensor, "T B heads L d"]:
     """Attend as `attend` does, to the tokens in a cache too, and put the new ones in it.
@@ -67,11 +68,16 @@ def spiking_attention(
         cache: Memory of the earlier tokens; None if there are none, and none of these is needed later.
         first: Number of earlier tokens.
         rotary: Turns queries and keys by their positions.
+        weights: Factors of the pairs of new and all tokens, 0 for later ones; without a running state.
         chunk: Tokens whose pairs are formed at a time, where there is no cache; 0 forms all L² pairs at once.
     """
+
+    def known(pairs: Tensor) -> Tensor:
+        return pairs.tril(first) if weights is None else pairs * weights.to(pairs.dtype)
+
     with torch.autocast(q.device.type, enabled=False):
         if q.dtype == torch.bfloat16 and cache is None and rotary is None and not chunk and q.shape[-1] <= BF16_COUNT:
-            return (q @ k.transpose(-2, -1)).tril() @ v * q.shape[-1] ** -0.5  # q kᵀ is exact, sums are float32
+            return known(q @ k.transpose(-2, -1)) @ v * q.shape[-1] ** -0.5  # q kᵀ is exact, sums are float32
         q, k, v = (_at_least_float32(x) for x in (q, k, v))
         if cache is not None and cache.kind == "kv":
             k, v = cache.append(k, v, first, binary=True)
@@ -82,7 +88,7 @@ def spiking_attention(
         elif cache is None and 0 < chunk < q.shape[-2]:
             y = _chunked(q, k, v, chunk)
         else:
-            y = (q @ k.transpose(-2, -1)).tril(first) @ v
+            y = known(q @ k.transpose(-2, -1)) @ v
         return y * q.shape[-1] ** -0.5
 
 

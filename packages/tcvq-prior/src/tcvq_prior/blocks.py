@@ -6,11 +6,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tcvq_neurons import LIF, merge_time
+from tcvq_neurons import LIF, QuadraticGate, merge_time
 from tcvq_prior.attention import softmax_attention, spiking_attention
 from tcvq_prior.cache import LayerCache
 from tcvq_prior.config import PriorConfig
-from tcvq_prior.positions import Rotary
+from tcvq_prior.positions import DistanceWeights, Rotary
 from tcvq_prior.stepping import fire, is_plain_step, linear
 
 
@@ -85,8 +85,10 @@ class SpikingBlock(Block):
         super().__init__(config)
         self.chunk = config.attention_chunk
         self.by_position = config.attention_norm == "position"
-        self.qkv_lif = LIF()
-        self.fc_lif = LIF()
+        self.distance = (
+            DistanceWeights(config.grid, config.n_head, config.n_code_steps) if config.distance_weights else None
+        )
+        self.qkv_lif, self.fc_lif = (LIF(surrogate=QuadraticGate(config.surrogate_alpha)) for _ in range(2))
 
     def forward(
         self, x_seq: Float[Tensor, "T B L C"], cache: LayerCache | None = None, first: int = 0
@@ -122,7 +124,8 @@ class SpikingBlock(Block):
         first: int,
     ) -> Float[Tensor, "T B heads L d"]:
         """Count coincident spikes; with ``attention_norm`` their mean over the tokens seen."""
-        y = spiking_attention(q, k, v, cache, first, rotary=self.rotary, chunk=self.chunk)
+        weights = None if self.distance is None else self.distance(first, first + q.shape[-2])
+        y = spiking_attention(q, k, v, cache, first, rotary=self.rotary, weights=weights, chunk=self.chunk)
         if not self.by_position:
             return y
         seen = torch.arange(first + 1, first + 1 + y.shape[-2], device=y.device)[:, None]

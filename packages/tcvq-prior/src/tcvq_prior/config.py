@@ -31,6 +31,8 @@ class PriorConfig:
             a multiple of 4. The state of a spiking prior is then no longer made of integers.
         attention_norm: ``position`` divides the attention of a spiking prior at position n by n + 1, so that it does
             not grow along the sequence; ``none`` is the paper's.
+        distance_weights: Each head of a spiking prior multiplies the count of a pair of tokens by a learned number for
+            their offset in rows and columns; far pairs begin with less. There is then no running state, only ``kv``.
         attention_chunk: Tokens whose pairs a spiking prior forms at a time in training, so that memory grows with the
             length instead of its square; 0 forms all at once.
         tie_weights: The head scores codes by the table that embeds them.
@@ -38,6 +40,8 @@ class PriorConfig:
             ``joint`` as one sequence, ``independent`` each without knowing the others, as the paper's ablation;
             ``none`` for indices of whole trajectories.
         n_code_steps: Grids that lie one below the other; 1 unless ``per_step``.
+        surrogate_alpha: Height of the surrogate derivative max(0, α - α²|u|) of the neurons, and 1 / its half-width;
+            2 is the paper's.
         init_gain: Gain c of the weights that feed a neuron, drawn with deviation c/√fan_in; 0.64 is the paper's 0.02
             at width 1024, and keeps narrow networks firing.
     """
@@ -58,10 +62,12 @@ class PriorConfig:
     positions: Literal["learned", "grid"] = "learned"
     rotary: bool = False
     attention_norm: Literal["none", "position"] = "none"
+    distance_weights: bool = False
     attention_chunk: int = 0
     tie_weights: bool = False
     per_step: Literal["none", "joint", "independent"] = "none"
     n_code_steps: int = 1
+    surrogate_alpha: float = 2.0
     init_gain: float = 0.64
 
     def __post_init__(self) -> None:
@@ -85,15 +91,20 @@ class PriorConfig:
         for name in ("neighbourhood", "code_features", "attention_chunk"):
             if getattr(self, name) < 0:
                 raise ValueError(f"prior.{name} is {getattr(self, name)}; it must not be negative")
-        if not self.init_gain > 0:
-            raise ValueError(f"prior.init_gain is {self.init_gain}; it must be positive")
+        for name in ("surrogate_alpha", "init_gain"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"prior.{name} is {getattr(self, name)}; it must be positive")
 
     def _check_options(self) -> None:
         head = self.width // self.n_head
         if self.rotary and head % 4:
             raise ValueError(f"prior.rotary needs a multiple of 4 channels per head; width / n_head is {head}")
-        if self.kind == "gpt" and (self.attention_norm != "none" or self.attention_chunk):
-            raise ValueError("prior.attention_norm and attention_chunk are for kind=spiking; a softmax needs neither")
+        if self.kind == "gpt" and (self.attention_norm != "none" or self.attention_chunk or self.distance_weights):
+            raise ValueError(
+                "prior.attention_norm, attention_chunk and distance_weights are for kind=spiking; a softmax needs none"
+            )
+        if self.distance_weights and self.attention_chunk:
+            raise ValueError("prior.distance_weights needs all pairs of tokens at once; set prior.attention_chunk=0")
         if (self.per_step == "none") != (self.n_code_steps == 1):
             raise ValueError(
                 f"prior.per_step is {self.per_step} with n_code_steps {self.n_code_steps}; "

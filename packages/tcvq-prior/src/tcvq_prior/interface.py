@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-INTERFACE_VERSION = "0.2"
+INTERFACE_VERSION = "0.3"
 
 CacheKind = Literal["state", "kv", "none"]
 CacheChoice = Literal["auto", "state", "kv", "none"]

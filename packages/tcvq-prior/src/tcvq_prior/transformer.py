@@ -211,7 +211,18 @@ class SpikingPrior(CodeTransformer):
     block_type = SpikingBlock
 
     def cache_kind(self, kind: CacheChoice = "auto") -> CacheKind:
-        """Return the kind of cache; ``auto`` is the smaller of ``kv`` at full length and ``state``."""
+        """Return the kind of cache; ``auto`` is the smaller of ``kv`` at full length and ``state``.
+
+        Raises:
+            ValueError: For ``state``, if pairs of tokens are weighed by their distance.
+        """
+        if self.config.distance_weights:
+            if kind == "state":
+                raise ValueError(
+                    "cache kind is 'state'; weights of distances (prior.distance_weights) have none, use 'kv', 'none' "
+                    "or 'auto'"
+                )
+            return "kv" if kind == "auto" else kind
         if kind == "auto":
             return "kv" if self.cache_bytes(1, "kv") < self.cache_bytes(1, "state") else "state"
         return kind

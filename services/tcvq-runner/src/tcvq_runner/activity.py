@@ -221,10 +221,28 @@ def _attention(net: nn.Module, record: Record, shapes: _Shapes, runs: int, *, pa
             lif = neurons[f"{name}.qkv_lif"]
             steps, width = len(lif.rate_per_step), synapses[f"{name}.proj"].dense_macs
             tokens_width2 = width / runs / shapes.steps.get(f"{name}.proj", 1)
+            if module.distance is not None:
+                work.append(_weighed_pairs(name, module, lif.rate, steps, tokens_width2, part=part(name)))
+                continue
             adds = (lif.rate**2 + lif.rate) * steps * tokens_width2 / int(module.n_head)
             macs = 2 * tokens_width2 / int(module.n_head)
             work.append(SideWork(name=f"{name}: state", part=part(name), int_adds=adds, ann_macs=macs))
     return work
+
+
+def _weighed_pairs(name: str, module: Any, rate: float, steps: int, tokens_width2: float, *, part: str) -> SideWork:
+    """Return the work of counts that are weighed by distance before they meet the values, pair by pair."""
+    width = module.proj.in_features
+    tokens = tokens_width2 / width**2
+    pairs = tokens * (tokens + 1) / 2
+    return SideWork(
+        name=f"{name}: weighed pairs",
+        part=part,
+        int_adds=rate**2 * steps * pairs * width,
+        multiplies=steps * pairs * int(module.n_head),
+        adds=rate * steps * pairs * width,
+        ann_macs=2 * pairs * width,
+    )
 
 
 def _codec_part(name: str) -> str:
