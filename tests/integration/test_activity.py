@@ -68,3 +68,18 @@ def test_a_stem_over_neighbours_counts_although_whole_grids_pass_it_as_a_table(c
     assert stem.macs == 49 * 4 * 32 * 32  # positions, neighbours that are known, width
     assert stem.density == (42 + 42 + 36 + 36) / (49 * 4)  # left, above, and the two corners, within the grid
     assert stem.graded == pytest.approx(stem.macs * 4.6 / 1000)
+
+
+def test_attention_that_weighs_distances_works_pair_by_pair(copied):
+    folder = RunFolder(copied)
+    old = load_prior(folder.prior)
+    prior = build_prior(replace(old.model.config, distance_weights=True))
+    save_prior(folder.prior, prior, codes_sha256=old.codes_sha256, vqvae_sha256=old.vqvae_sha256, meta={})
+    found = measure_activity(folder, folder.recipe(), open_compute("cpu", "32", 1), limit=50)
+    pairs, steps, width, heads = 49 * 50 / 2, 2, 32, old.model.config.n_head
+    rate = found.neurons["prior.blocks.0.qkv_lif"].rate
+    row = rows(found.generate)["blocks.0: weighed pairs"]
+    assert "blocks.0: state" not in rows(found.generate)
+    assert row.ann == pytest.approx(2 * pairs * width * 4.6 / 1000)
+    spiking = steps * pairs * (rate**2 * width * 0.1 + heads * 3.7 + rate * width * 0.9)
+    assert row.graded == pytest.approx(spiking / 1000)

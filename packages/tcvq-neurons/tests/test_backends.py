@@ -114,6 +114,21 @@ def test_modules_give_the_gradient_of_the_functions(fused):
         assert torch.equal(x.grad, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("module", [LIF, LIFGate])
+def test_a_single_step_from_rest_whose_membrane_nobody_wants_is_the_reference_s(fused, module, dtype):
+    x, g = currents(1, 5000, dtype=dtype), torch.randn(1, 5000).to(dtype)
+    names = ("reset", "detach_reset", "decay_input", "fire_at_threshold", "tau")
+    for values in itertools.product(RESETS, BOOLS, BOOLS, BOOLS, (2.0, 1.7)):
+        found = []
+        for backend in ("reference", fused):
+            current = x.clone().requires_grad_()
+            y = module(backend=backend, **dict(zip(names, values, strict=True)))(current)
+            found.append((y, *torch.autograd.grad(y, current, g)))
+        for expected, actual in zip(*found, strict=True):
+            assert torch.equal(actual, expected)
+
+
 def test_gradient_through_the_membrane_alone(fused):
     x = currents(4, 50).requires_grad_()
     grads = [torch.autograd.grad(lif_gate(x, backend=name).v.sum(), x)[0] for name in ("reference", fused)]

@@ -210,8 +210,21 @@ def _load(v: Row, source: Row, start: int, size: int) -> None:
 
 @_jit
 @no_type_check
+def _forward_once(x: Row, y: Row, k: Constants) -> None:
+    """Run one step from rest: `forward` without a membrane in memory."""
+    for i in range(x.size):
+        x_i = _widen(x[i])
+        s = _fire(_charge(x_i, ZERO, k), k)
+        y[i] = _round(x_i * s if k.gate else s, y[i])
+
+
+@_jit
+@no_type_check
 def forward(x: Row, v0: Row, y: Row, v_last: Row, k: Constants, span: Span, first: int, last: int) -> None:
     """Run neurons ``first`` to ``last`` through all steps; empty ``v0`` is rest, empty ``v_last`` is not wanted."""
+    if span.n_steps == 1 and not (v0.size or v_last.size):
+        _forward_once(x[first:last], y[first:last], k)
+        return
     v = np.empty(BLOCK, np.float32)
     for start in range(first, last, BLOCK):
         size = min(BLOCK, last - start)
@@ -244,6 +257,18 @@ def _recompute(x: Row, v: Row, h_seq: Row, k: Constants, span: Span, start: int,
 
 @_jit
 @no_type_check
+def _backward_once(x: Row, g: Row, gx: Row, k: Constants, slope: Any) -> None:
+    """Walk one step from rest backwards: `backward` without a membrane in memory, where the reset has no gradient."""
+    for i in range(x.size):
+        x_i, gy = _widen(x[i]), _widen(g[i])
+        h = _charge(x_i, ZERO, k)
+        gh = (gy * x_i if k.gate else gy) * _slope(h - k.v_th, slope) + ZERO
+        gx_i = gh / k.tau if k.decay_input else gh
+        gx[i] = _round(gy * _fire(h, k) + gx_i if k.gate else gx_i, gx[i])
+
+
+@_jit
+@no_type_check
 def backward(
     x: Row,
     v0: Row,
@@ -258,6 +283,9 @@ def backward(
     last: int,
 ) -> None:
     """Walk neurons ``first`` to ``last`` backwards; empty ``g_last`` is 0, empty ``gv0`` is not wanted."""
+    if span.n_steps == 1 and k.detach_reset and not (v0.size or g_last.size or gv0.size):
+        _backward_once(x[first:last], g[first:last], gx[first:last], k, slope)
+        return
     block = max(64, min(BLOCK // 2, CACHED_VALUES // span.n_steps))
     h_seq, c = np.empty((span.n_steps, block), np.float32), np.empty(block, np.float32)
     for start in range(first, last, block):
