@@ -1,12 +1,19 @@
 """Studies of a finished run: identities that hold by construction, files that a reader expects, and honest verdicts."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from tcvq_data import read_codes
+from tcvq_runner.run_dir import RunFolder
 from tcvq_runner.samples import read_samples
+from tcvq_runner.studies.comparisons import comparison
 from tcvq_runner.studies.destruction import destroyed_images, modes
+from tcvq_runner.studies.sweep import plan
+from tcvq_runner.studies.tuning import tuned_decoder
+from tcvq_runner.wiring import open_compute, open_split
 from tcvq_vqvae import load_vqvae
 
 
@@ -61,6 +68,34 @@ def test_the_study_of_destruction_writes_table_figure_strip_and_a_paragraph(fini
     assert metrics["generated"]["reverse"]["l1_to_none"] > 0
     assert metrics["test_codes"]["none"]["l1_to_original"] > 0
     assert "Control: after 4 more batches" in out
+
+
+def test_the_control_of_destruction_is_the_same_in_pieces_of_a_batch(finished):
+    folder = RunFolder(finished)
+    recipe, model = folder.recipe(), load_vqvae(folder.vqvae).model
+    codes, source = read_codes(folder.codes("train")).indices.long(), open_split(recipe, "train")
+    tuned = [
+        tuned_decoder(
+            model,
+            source,
+            codes,
+            "repeat",
+            steps=2,
+            recipe=replace(recipe, stage1=replace(recipe.stage1, accumulate=pieces)),
+            compute=open_compute("cpu", "32", 1),
+        )
+        for pieces in (1, 4)
+    ]
+    whole, pieces, before = (net.decoder.conv_out.weight for net in (*tuned, model))
+    torch.testing.assert_close(pieces, whole)
+    assert not torch.equal(whole, before)
+
+
+def test_a_study_of_priors_takes_from_the_gpt_what_it_does_not_have():
+    asked = comparison("spiking-prior", "debug", ["prior.distance_weights=true"])
+    spiking, gpt = (recipe for _, recipe in plan("debug", ["prior.distance_weights=true"], asked.variants, 1))
+    assert spiking.prior.distance_weights
+    assert (gpt.prior.kind, gpt.prior.distance_weights) == ("gpt", False)
 
 
 def test_the_study_of_time_cells_stands_beside_its_controls(finished, tmp_path, tcvq):

@@ -122,9 +122,10 @@ def test_a_single_step_from_rest_whose_membrane_nobody_wants_is_the_reference_s(
     for values in itertools.product(RESETS, BOOLS, BOOLS, BOOLS, (2.0, 1.7)):
         found = []
         for backend in ("reference", fused):
-            current = x.clone().requires_grad_()
+            current, before = x.clone().requires_grad_(), LAUNCHES.copy()
             y = module(backend=backend, **dict(zip(names, values, strict=True)))(current)
             found.append((y, *torch.autograd.grad(y, current, g)))
+            assert (LAUNCHES - before)[f"{backend}.forward"] == 1
         for expected, actual in zip(*found, strict=True):
             assert torch.equal(actual, expected)
 

@@ -10,6 +10,7 @@ Example:
 import argparse
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -57,12 +58,12 @@ def told(place: Place) -> str:
 
 
 @contextmanager
-def running(folder: Path, settings: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start or continue a run; end with its words if it fails by itself."""
+def running(folder: Path, settings: list[str], *, killed: bool) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start or continue a run, which may be killed or not; end with its words if it fails by itself."""
     with tempfile.TemporaryFile() as words:  # a pipe that nobody reads would fill up and stop the run
         with subprocess.Popen(command(folder, settings), stdout=subprocess.DEVNULL, stderr=words) as process:
             yield process
-        if process.returncode > 0:
+        if process.returncode not in ({0, -signal.SIGKILL} if killed else {0}):
             words.seek(0)
             raise SystemExit(f"the run failed: {words.read().decode()}")
 
@@ -70,7 +71,7 @@ def running(folder: Path, settings: list[str]) -> Iterator["subprocess.Popen[byt
 def watched(folder: Path, settings: list[str]) -> dict[Place, float]:
     """Run without a kill; return each place that the run comes to, and how long it is there."""
     came: dict[Place, float] = {}
-    with running(folder, settings) as process:
+    with running(folder, settings, killed=False) as process:
         while process.poll() is None:
             place = place_of(folder)
             if place is not None and place not in came:
@@ -82,7 +83,7 @@ def watched(folder: Path, settings: list[str]) -> dict[Place, float]:
 
 def killed(folder: Path, settings: list[str], target: Place, wait: float) -> Place | None:
     """Start or continue a run, and kill it so many seconds after it has come to a place; None if it ended before."""
-    with running(folder, settings) as process:
+    with running(folder, settings, killed=True) as process:
         while process.poll() is None and (place_of(folder) or (-1, 0)) < target:
             time.sleep(POLL)
         try:

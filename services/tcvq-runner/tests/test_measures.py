@@ -1,10 +1,13 @@
 """What a study compares with what: no codec with its own originals."""
 
+import json
+import math
+
 import pytest
 import torch
 
 from tcvq_eval import EventClassifier
-from tcvq_runner.studies.measures import _distances
+from tcvq_runner.studies.measures import _distances, _nans, _nulls
 from tcvq_runner.studies.yardstick import Yardstick, saved
 
 N = 12
@@ -39,3 +42,12 @@ def test_a_perfect_codec_is_compared_with_other_data_than_its_originals(ruler):
     assert found["codec"]["coverage"][0] == 0.0
     assert found["fd_codec"] > 0.0
     assert found["fd"] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_a_number_that_could_not_be_measured_is_kept_as_null():
+    measured = {"rate": math.nan, "suite": {"a": (1.0, math.nan)}, "space": "x"}
+    kept = json.loads(json.dumps(_nulls(measured), allow_nan=False))
+    assert kept == {"rate": None, "suite": {"a": [1.0, None]}, "space": "x"}
+    again = _nans(kept)
+    assert math.isnan(again["rate"])
+    assert math.isnan(again["suite"]["a"][1])

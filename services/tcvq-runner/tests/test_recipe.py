@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tcvq_runner.config import Recipe
-from tcvq_runner.recipe import ConfigError, builtin_recipes, differing_keys, dump_recipe, load_recipe
+from tcvq_runner.recipe import ConfigError, builtin_recipes, differing_keys, dump_recipe, load_recipe, recipe_tree
+from tcvq_runner.resuming import differences
 from tcvq_vqvae import VQVAEConfig
 
 
@@ -153,3 +154,18 @@ def test_no_yaml_tree_can_raise_anything_but_a_config_error_of_one_line(tmp_path
 def test_no_file_content_can_raise_anything_but_a_config_error_of_one_line(tmp_path, content):
     (tmp_path / "fuzz.yaml").write_bytes(content)
     assert_accepted_or_refused_in_one_line(tmp_path / "fuzz.yaml")
+
+
+def test_a_setting_that_an_older_version_did_not_know_has_its_default():
+    recipe = load_recipe("debug")
+    old = recipe_tree(recipe)
+    del old["prior"]["distance_weights"]
+    assert not differences(old, recipe_tree(recipe))
+    other = recipe_tree(load_recipe("debug", ["prior.distance_weights=true"]))
+    assert differences(old, other) == ["prior.distance_weights False -> True"]
+
+
+def test_a_prior_without_a_running_state_refuses_to_be_drawn_from_with_one():
+    for setting in ("prior.kind=gpt", "prior.distance_weights=true"):
+        with pytest.raises(ConfigError, match="has no running state"):
+            load_recipe("debug", [setting, "sample.cache=state"])

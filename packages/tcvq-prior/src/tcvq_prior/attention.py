@@ -61,6 +61,8 @@ def spiking_attention(
 ) -> Float[Tensor, "T B heads L d"]:
     """Attend as `attend` does, to the tokens in a cache too, and put the new ones in it.
 
+    With weights w, y_n = d^(-1/2) Σ_{m≤n} w_nm (q_n · k_m) v_m, which no running state gives.
+
     Args:
         q: Spikes of the queries.
         k: Spikes of the keys.
@@ -70,14 +72,19 @@ def spiking_attention(
         rotary: Turns queries and keys by their positions.
         weights: Factors of the pairs of new and all tokens, 0 for later ones; without a running state.
         chunk: Tokens whose pairs are formed at a time, where there is no cache; 0 forms all L² pairs at once.
+
+    Raises:
+        ValueError: Weights are given with a running state or with chunks.
     """
+    if weights is not None and (chunk or (cache is not None and cache.kind == "state")):
+        raise ValueError("weights of pairs need all pairs at once: neither a running state nor chunks")
 
     def known(pairs: Tensor) -> Tensor:
         return pairs.tril(first) if weights is None else pairs * weights.to(pairs.dtype)
 
     with torch.autocast(q.device.type, enabled=False):
         if q.dtype == torch.bfloat16 and cache is None and rotary is None and not chunk and q.shape[-1] <= BF16_COUNT:
-            return known(q @ k.transpose(-2, -1)) @ v * q.shape[-1] ** -0.5  # q kᵀ is exact, sums are float32
+            return known(q @ k.transpose(-2, -1)) @ v * q.shape[-1] ** -0.5  # q kᵀ is exact, weights round it
         q, k, v = (_at_least_float32(x) for x in (q, k, v))
         if cache is not None and cache.kind == "kv":
             k, v = cache.append(k, v, first, binary=True)

@@ -234,7 +234,7 @@ def _weighed_pairs(name: str, module: Any, rate: float, steps: int, tokens_width
     """Return the work of counts that are weighed by distance before they meet the values, pair by pair."""
     width = module.proj.in_features
     tokens = tokens_width2 / width**2
-    pairs = tokens * (tokens + 1) / 2
+    pairs = tokens * (len(module.distance.coordinates) + 1) / 2  # of one sequence: a step, where steps are independent
     return SideWork(
         name=f"{name}: weighed pairs",
         part=part,

@@ -212,3 +212,7 @@ class Recipe:
                 f"prior.code_features is {self.prior.code_features}; it must be 0 or {self.vqvae.entry_size}, the "
                 "numbers of a codebook entry that vqvae.n_steps and vqvae.embed_dim give"
             )
+        if self.sample.cache == "state" and (self.prior.kind == "gpt" or self.prior.distance_weights):
+            raise ValueError(
+                "sample.cache is 'state', but a prior with kind=gpt or distance_weights has no running state; use auto"
+            )

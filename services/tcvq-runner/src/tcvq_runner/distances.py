@@ -188,9 +188,16 @@ def classifier_of(
     if recipe.vqvae.encoding != "event":
         missing = f"there is no classifier for {recipe.data.name}, in whose features images could be compared"
         return feature_extractor(recipe), missing
-    if not len(train.classes) or int(train.labels.min()) < 0:
-        return None, f"{recipe.data.name} has no classes, so no classifier can be trained on it"
+    if problem := no_classes(recipe, train):
+        return None, problem
     return event_classifier(recipe, train, reporter), ""
+
+
+def no_classes(recipe: Recipe, train: ImageSource) -> str:
+    """Return why no classifier can be trained on a split, "" if one can."""
+    if len(train.classes) and int(train.labels.min()) >= 0:
+        return ""
+    return f"{recipe.data.name} has no classes, so no classifier can be trained on it"
 
 
 def event_distances(

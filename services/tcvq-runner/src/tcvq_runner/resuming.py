@@ -23,12 +23,15 @@ _OF_STAGE = {
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], sections: tuple[str, ...] = ()) -> list[str]:
     """Return what decides a result and differs, each as ``key old -> new``.
 
+    A setting that one of them does not have, because an older version wrote it, has its default.
+
     Args:
         old: A recipe as JSON types.
         new: Another one.
         sections: Compare these only; all by default.
     """
-    a, b = dict(_leaves(old)), dict(_leaves(new))
+    defaults = dict(_leaves(recipe_tree(Recipe())))
+    a, b = defaults | dict(_leaves(old)), defaults | dict(_leaves(new))
     keys = [key for key in a | b if not _under(key, FREE) and (not sections or _under(key, sections))]
     return [f"{key} {a.get(key)} -> {b.get(key)}" for key in keys if a.get(key) != b.get(key)]
 

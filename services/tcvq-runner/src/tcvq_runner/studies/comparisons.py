@@ -22,6 +22,7 @@ from tcvq_runner.wiring import Compute, open_compute
 _NOT_IN_TABLE = ("space", "time", "samples", "codec")
 
 
+_NOT_OF_A_GPT = ("prior.distance_weights=false", "prior.attention_norm=none", "prior.attention_chunk=0")
 _SUITE_PANELS = {
     "FD of frame differences": "FD of frame differences ↓",
     "autocorrelation, W1": "W1 of autocorrelation ↓",
@@ -73,7 +74,10 @@ def comparison(name: str, source: str, settings: Sequence[str], values: Sequence
             name=name,
             title=f"Spiking against softmax prior: {recipe.name}",
             question="What does a prior of spiking neurons cost against a GPT of the same size on the same codes?",
-            variants=tuple(Variant(name=kind, settings=(f"prior.kind={kind}",)) for kind in ("spiking", "gpt")),
+            variants=(
+                Variant(name="spiking", settings=("prior.kind=spiking",)),
+                Variant(name="gpt", settings=("prior.kind=gpt", *_NOT_OF_A_GPT)),
+            ),
             caution="Both arms have equal width, depth and steps; learning rates were chosen for the spiking prior.",
         )
     key, default = {

@@ -106,7 +106,7 @@ def measure_run(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: R
     key = {"version": _VERSION, "vqvae": loaded.sha256, "prior": load_prior(folder.need(folder.prior)).sha256}
     known = _read(path)
     if {name: known.get(name) for name in key} == key:
-        return Measures(**known["measures"])
+        return Measures(**_nans(known["measures"]))
     indices, asked = drawn_indices(folder, recipe, compute, recipe.sample.n)
     model, size = loaded.model.to(compute.device), recipe.eval.batch_size
 
@@ -137,7 +137,7 @@ def measure_run(folder: RunFolder, recipe: Recipe, compute: Compute, reporter: R
         samples_per_second=float(steps.get("sample", {}).get("samples_per_second", math.nan)),
         train_seconds=sum(float(steps[step]["seconds"]) for step in ("stage1", "stage2") if step in steps),
     )
-    write_json(path, {**key, "measures": dataclasses.asdict(measures)})
+    write_json(path, {**key, "measures": _nulls(dataclasses.asdict(measures))})
     return measures
 
 
@@ -182,6 +182,24 @@ def _distances(ruler: Yardstick, samples: Tensor, asked: Tensor, x_hat: Tensor) 
         "samples": ruler.suite(samples, asked),
         "codec": ruler.suite(codec, ruler.labels[ruler.second], ruler.first),
     }
+
+
+def _nulls(value: Any) -> Any:
+    """Return numbers with null for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _nulls(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nulls(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _nans(value: Any) -> Any:
+    """Return numbers with NaN for null."""
+    if isinstance(value, dict):
+        return {name: _nans(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_nans(each) for each in value]
+    return math.nan if value is None else value
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Runs that differ in a few settings: trained once, found again by the hash of their recipe, continued if cut short."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from tcvq_data import write_text
 from tcvq_runner.config import Recipe
 from tcvq_runner.pipeline import STEPS
 from tcvq_runner.progress import Reporter
-from tcvq_runner.recipe import dump_recipe, load_recipe
+from tcvq_runner.recipe import flat_recipe, load_recipe
 from tcvq_runner.run_dir import RunFolder, new_run, open_run
+from tcvq_runner.studies.yardstick import check_space
 from tcvq_runner.wiring import Compute, check_data, environment
 
 _ARM = ("stage1", "encode", "stage2", "sample")
@@ -70,13 +72,14 @@ def train_all(arms: Sequence[tuple[str, Recipe]], out: Path, compute: Compute, r
     """
     for _, recipe in arms:
         check_data(recipe, reporter)
+        check_space(recipe)
     done = []
     for name, recipe in arms:
         path = out / "runs" / f"{name}-s{recipe.seed}-{recipe_hash(recipe)}"
         exists = (path / "config.yaml").is_file()
         with open_run(path) if exists else new_run(recipe, path, environment(compute)) as folder:
             for step in _ARM:
-                if step not in folder.steps():
+                if folder.problem(step) is not None:
                     write_text(out / "running.txt", f"{path.name}: {step}\n")
                     STEPS[step](folder, recipe, compute, reporter)
         done.append(Trained(variant=name, seed=recipe.seed, recipe=recipe, folder=folder))
@@ -85,5 +88,7 @@ def train_all(arms: Sequence[tuple[str, Recipe]], out: Path, compute: Compute, r
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """Return eight digits that differ where any setting does."""
-    return hashlib.sha256(dump_recipe(recipe).encode()).hexdigest()[:8]
+    """Return eight digits that differ where any setting does; one at its default counts as one that is not there."""
+    defaults = flat_recipe(Recipe())
+    chosen = {key: value for key, value in flat_recipe(recipe).items() if (key, value) not in defaults.items()}
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]

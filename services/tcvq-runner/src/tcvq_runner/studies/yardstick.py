@@ -23,7 +23,7 @@ from tcvq_eval import (
 )
 from tcvq_runner.batching import tensors
 from tcvq_runner.config import Recipe
-from tcvq_runner.distances import classifier_of
+from tcvq_runner.distances import event_classifier, no_classes
 from tcvq_runner.progress import Reporter
 from tcvq_runner.recipe import ConfigError
 from tcvq_runner.wiring import open_split
@@ -146,13 +146,22 @@ def feature_space(recipe: Recipe, reporter: Reporter) -> tuple[str, Features]:
         OSError: The classifier of recordings cannot be kept.
     """
     if recipe.vqvae.encoding == "event":
-        classifier, missing = classifier_of(recipe, open_split(recipe, "train"), reporter)
-        if not isinstance(classifier, EventClassifier):
-            raise ConfigError(f"{missing}; a study compares recordings in its features: choose data with classes")
+        check_space(recipe)
+        classifier = event_classifier(recipe, open_split(recipe, "train"), reporter)
         return classifier.name, classifier
     if recipe.data.name in ("fashion-mini", "fashion-mnist") and recipe.vqvae.image_size == 28:
         return "fd_fashion", FashionFeatures()
     return f"pooled pixels {_POOL}x{_POOL}", pooled_pixels
+
+
+def check_space(recipe: Recipe) -> None:
+    """Refuse data for which there will be no space, before anything is trained.
+
+    Raises:
+        ConfigError: These are recordings without classes.
+    """
+    if recipe.vqvae.encoding == "event" and (problem := no_classes(recipe, open_split(recipe, "train"))):
+        raise ConfigError(f"{problem}; a study compares recordings in its features: choose data with classes")
 
 
 def pooled_pixels(x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F"]:
