@@ -9,10 +9,10 @@ from tcvq_vqvae import LitVQVAE, LossConfig, Stage1Config, VQVAEConfig, reconstr
 
 @pytest.mark.slow  # minutes without the fused kernels
 def test_simulated_events_train_and_are_reconstructed(fit, tmp_path):
-    options = DataOptions(root=tmp_path, limit=16, size=64, events=EventOptions(n_steps=4))
+    options = DataOptions(root=tmp_path, limit=8, size=64, events=EventOptions(n_steps=4))
     source = open_dataset("fashion-mini-events", "train", options)
-    frames = torch.stack([source[i].image for i in range(16)])  # (B, T, 2, H, W)
-    assert frames.shape == (16, 4, 2, 64, 64)
+    frames = torch.stack([source[i].image for i in range(8)])  # (B, T, 2, H, W)
+    assert frames.shape == (8, 4, 2, 64, 64)
     config = VQVAEConfig(
         image_size=64,
         in_channels=2,
@@ -28,14 +28,14 @@ def test_simulated_events_train_and_are_reconstructed(fit, tmp_path):
         encoding="event",
         decoding="event",
     )
-    loss = LossConfig(pixel="l2", disc_start=140, disc_width=8, disc_layers=2, disc_norm="group")
+    loss = LossConfig(pixel="l2", disc_start=110, disc_width=8, disc_layers=2, disc_norm="group")
     train = Stage1Config(
-        max_steps=150, batch_size=8, learning_rate=5e-3, betas=(0.9, 0.95), unquantized_steps=50, revive_every=10
+        max_steps=120, batch_size=4, learning_rate=5e-3, betas=(0.9, 0.95), unquantized_steps=40, revive_every=10
     )
     module = LitVQVAE(config, loss, train)
     x = frames.transpose(0, 1)
 
-    fit(module, *frames.split(8))
+    fit(module, *frames.split(4))
     error = (reconstruct(module.trained, x) - x).square().mean()
     average = (x - x.mean((0, 1))).square().mean()  # of always drawing the mean frame of these recordings
     assert error < 0.9 * average
