@@ -96,7 +96,7 @@ def integration(session: nox.Session) -> None:
     """Tests of what no single package can test: contracts, golden numbers, the pipeline, docs, the architecture."""
     browser = ["--group", "browser"] if shutil.which("chromium") else []  # opens a report where there is a Chromium
     sync(session, "--group", "test", "--group", "lint", *browser)
-    pytest(session, "integration", "tests")
+    pytest(session, "integration", "tests", "--numprocesses=2", "--dist=loadfile")  # one thread each, files kept together
 
 
 @nox.session
