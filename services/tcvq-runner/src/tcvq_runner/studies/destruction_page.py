@@ -139,7 +139,7 @@ def _control(run: "Destruction") -> str:
         f"{tuned[0]:.3f}, after as many on intact ones {tuned[1]:.3f} (Fréchet distance of generated "
         f"{generated['repeat, tuned'].fd:.2f} and {generated['none, tuned'].fd:.2f})."
     )
-    if drop <= _RISE * surprised[1]:  # type: ignore[operator]
+    if drop <= _RISE * surprised[1]:  # type: ignore[operator]  # as above: the assertion says so, mypy does not see it
         return f"{text} On test codes repeat raises the error by no more than {_RISE:.0%}: no rise to explain."
     return (
         f"{text} So {100 * (1 - left / drop):.0f} % of the rise by repeat was the decoder's surprise; the rest is what "
