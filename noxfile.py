@@ -29,6 +29,12 @@ def pytest(session: nox.Session, name: str, *args: str) -> None:
     session.run("pytest", f"--junitxml={JUNIT / name}.xml", *args, *session.posargs)
 
 
+def pytest_pair(session: nox.Session, name: str, *args: str) -> None:
+    """Run pytest in two processes of one thread each, the tests of a file together."""
+    session.env["OMP_NUM_THREADS"] = "1"
+    pytest(session, name, *args, "--numprocesses=2", "--dist=loadfile")
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Format, ruff, import rules, pins, sizes, interface locks and spelling (half a minute)."""
@@ -58,10 +64,10 @@ def tests(session: nox.Session, package: str) -> None:
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project.get("optional-dependencies", {}).keys() - {"cuda12"}  # cuda13 is the same code
     repeated = extras and package != "tcvq-runner"  # whose extras change nothing but the trackers
-    pytest(session, package, str(folder / "tests"), *(["-m", "not slow"] if repeated else []))
+    pytest_pair(session, package, str(folder / "tests"), *(["-m", "not slow"] if repeated else []))
     if extras:
         sync(session, *alone, *(f"--extra={extra}" for extra in sorted(extras)))
-        pytest(session, f"{package}-extras", str(folder / "tests"), *([] if repeated else ["-m", "extra"]))
+        pytest_pair(session, f"{package}-extras", str(folder / "tests"), *([] if repeated else ["-m", "extra"]))
 
 
 @nox.session
@@ -96,7 +102,7 @@ def integration(session: nox.Session) -> None:
     """Tests of what no single package can test: contracts, golden numbers, the pipeline, docs, the architecture."""
     browser = ["--group", "browser"] if shutil.which("chromium") else []  # opens a report where there is a Chromium
     sync(session, "--group", "test", "--group", "lint", *browser)
-    pytest(session, "integration", "tests", "--numprocesses=2", "--dist=loadfile")  # one thread each, files kept together
+    pytest_pair(session, "integration", "tests")
 
 
 @nox.session
