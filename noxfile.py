@@ -25,14 +25,9 @@ def sync(session: nox.Session, *args: str) -> None:
 
 
 def pytest(session: nox.Session, name: str, *args: str) -> None:
-    """Run pytest and keep its counts for the session `total`."""
-    session.run("pytest", f"--junitxml={JUNIT / name}.xml", *args, *session.posargs)
-
-
-def pytest_pair(session: nox.Session, name: str, *args: str) -> None:
-    """Run pytest in two processes of one thread each, the tests of a file together."""
-    session.env["OMP_NUM_THREADS"] = "1"
-    pytest(session, name, *args, "--numprocesses=2", "--dist=loadfile")
+    """Run pytest, a file at a time in each of two processes of one thread; keep its counts for the session `total`."""
+    how = ("--numprocesses=2", "--dist=loadfile", f"--junitxml={JUNIT / name}.xml")
+    session.run("pytest", *how, *args, *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
@@ -64,10 +59,10 @@ def tests(session: nox.Session, package: str) -> None:
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project.get("optional-dependencies", {}).keys() - {"cuda12"}  # cuda13 is the same code
     repeated = extras and package != "tcvq-runner"  # whose extras change nothing but the trackers
-    pytest_pair(session, package, str(folder / "tests"), *(["-m", "not slow"] if repeated else []))
+    pytest(session, package, str(folder / "tests"), *(["-m", "not slow"] if repeated else []))
     if extras:
         sync(session, *alone, *(f"--extra={extra}" for extra in sorted(extras)))
-        pytest_pair(session, f"{package}-extras", str(folder / "tests"), *([] if repeated else ["-m", "extra"]))
+        pytest(session, f"{package}-extras", str(folder / "tests"), *([] if repeated else ["-m", "extra"]))
 
 
 @nox.session
@@ -102,7 +97,7 @@ def integration(session: nox.Session) -> None:
     """Tests of what no single package can test: contracts, golden numbers, the pipeline, docs, the architecture."""
     browser = ["--group", "browser"] if shutil.which("chromium") else []  # opens a report where there is a Chromium
     sync(session, "--group", "test", "--group", "lint", *browser)
-    pytest_pair(session, "integration", "tests")
+    pytest(session, "integration", "tests")
 
 
 @nox.session
@@ -116,7 +111,7 @@ def docs(session: nox.Session) -> None:
 def gpu(session: nox.Session) -> None:
     """Tests that need a CUDA device."""
     sync(session, "--group", "test")
-    pytest(session, "gpu", "-m", "gpu", "packages", "services", "tests")
+    pytest(session, "gpu", "--numprocesses=0", "-m", "gpu", "packages", "services", "tests")
 
 
 @nox.session(default=False)

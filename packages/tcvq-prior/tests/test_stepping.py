@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tcvq_neurons import LIF
+from tcvq_prior import stepping
 from tcvq_prior.blocks import Block
-from tcvq_prior.stepping import fire, linear
+from tcvq_prior.stepping import fire, linear, loops_for
 
 OPTIONS = [
     {},
@@ -16,6 +17,16 @@ OPTIONS = [
     {"n_classes": 3},
 ]
 CASES = [(kind, options) for options in OPTIONS for kind in ("state", "kv")] + [("kv", {"distance_weights": True})]
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def loops(request, monkeypatch):
+    """With compiled loops, and as if numba were not installed."""
+    if request.param == "torch":
+        monkeypatch.setattr(stepping, "_with_numba", lambda: None)
+    elif loops_for(torch.zeros(1)) is None:
+        pytest.skip('numba is not installed; pip install "tcvq-prior[cpu]"')
+    return request.param
 
 
 def one_by_one(prior, tokens, labels, kind):
@@ -30,7 +41,7 @@ def one_by_one(prior, tokens, labels, kind):
 @pytest.mark.parametrize(("kind", "options"), CASES, ids=str)
 @pytest.mark.parametrize("rows", [2, 6])  # fewer and more than 8 rows over all steps
 @torch.no_grad()
-def test_single_tokens_give_the_logits_of_the_full_forward(make_prior, monkeypatch, options, kind, rows):
+def test_single_tokens_give_the_logits_of_the_full_forward(make_prior, monkeypatch, loops, options, kind, rows):
     prior = make_prior(**options).double()
     tokens = torch.randint(7, (rows, 5))
     labels = torch.randint(3, (rows,)) if prior.n_classes else None
@@ -41,11 +52,42 @@ def test_single_tokens_give_the_logits_of_the_full_forward(make_prior, monkeypat
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("constants", [{}, {"tau": 4.0, "v_threshold": 0.3}])
-def test_fire_gives_the_spikes_of_the_neuron_bit_for_bit(dtype, constants):
+def test_fire_gives_the_spikes_of_the_neuron_bit_for_bit(loops, dtype, constants):
     x_seq, neuron = torch.randn(4, 500, dtype=dtype), LIF(**constants)
-    assert torch.equal(fire(x_seq, neuron), neuron(x_seq))
-    same = x_seq[:1].expand(4, -1)
-    assert torch.equal(fire(same, neuron), neuron(same))
+    assert torch.equal(fire(x_seq, 4, neuron), neuron(x_seq))
+    same = x_seq[:1].expand(4, -1)  # which one step of input stands for
+    assert torch.equal(fire(x_seq[:1], 4, neuron), neuron(same))
+
+
+@pytest.mark.parametrize("options", [options for options in OPTIONS if "rotary" not in options], ids=str)
+@torch.no_grad()
+def test_compiled_loops_change_no_bit_of_logits_and_state(make_prior, monkeypatch, options):
+    if loops_for(torch.zeros(1)) is None:
+        pytest.skip('numba is not installed; pip install "tcvq-prior[cpu]"')
+    prior, tokens, runs, calls = make_prior(**options).float(), torch.randint(7, (6, 5)), [], []
+    labels = torch.arange(6) % 3 if prior.n_classes else None
+    attend = loops_for(torch.zeros(1)).attend
+    monkeypatch.setattr("tcvq_prior.loops.attend", lambda *args: calls.append(1) or attend(*args))
+    for _ in range(2):
+        cache, logits = prior.new_cache("state"), []
+        for position in range(6):
+            found, cache = prior.extend(tokens[:, :position], labels, position, cache)
+            logits.append(found)
+        runs.append((torch.cat(logits, dim=1), *(layer.state for layer in cache.layers)))
+        monkeypatch.setattr(stepping, "_with_numba", lambda: None)
+    assert len(calls) == 5 * prior.config.n_layer  # all tokens but the first, of which there is no state yet
+    assert all(state.any() for state in runs[0][1:])
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+@torch.no_grad()
+def test_many_currents_are_left_to_the_threads_of_torch(monkeypatch):
+    if loops_for(torch.zeros(1)) is None:
+        pytest.skip('numba is not installed; pip install "tcvq-prior[cpu]"')
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert loops_for(torch.zeros(stepping.FEW_CURRENTS)) is not None
+    assert loops_for(torch.zeros(stepping.FEW_CURRENTS + 1)) is None
+    assert loops_for(torch.zeros(4, 4).t()) is None
 
 
 @pytest.mark.parametrize("rows", [1, 8, 9, 32, 33])

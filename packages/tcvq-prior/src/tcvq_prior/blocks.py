@@ -11,7 +11,7 @@ from tcvq_prior.attention import softmax_attention, spiking_attention
 from tcvq_prior.cache import LayerCache
 from tcvq_prior.config import PriorConfig
 from tcvq_prior.positions import DistanceWeights, Rotary
-from tcvq_prior.stepping import fire, is_plain_step, linear
+from tcvq_prior.stepping import fire, is_plain_step, linear, loops_for
 
 
 class Block(nn.Module):
@@ -101,13 +101,23 @@ class SpikingBlock(Block):
     def _step(self, x_seq: Float[Tensor, "T B 1 C"], cache: LayerCache, first: int) -> Float[Tensor, "T B 1 C"]:
         n_steps, n_batch, _, width = x_seq.shape
         once = x_seq[:1] if x_seq.stride(0) == 0 else x_seq  # direct coding: every step is the same
-        current = linear(self.qkv, self.ln1(once.reshape(-1, width)))
-        spikes = fire(current.view(-1, n_batch, 3 * width).expand(n_steps, -1, -1), self.qkv_lif)
-        q, k, v = spikes.view(n_steps, n_batch, 3, self.n_head, 1, -1).unbind(2)
-        y = self.attend(q, k, v, cache, first)
+        current = linear(self.qkv, self.ln1(once.reshape(-1, width))).view(-1, n_batch, 3 * width)
+        y = self._attend_step(current, n_steps, cache, first)
         x = linear(self.proj, y.reshape(-1, width)).view(x_seq.shape).add_(x_seq).view(-1, width)
-        hidden = fire(linear(self.fc, self.ln2(x)).view(n_steps, n_batch, -1), self.fc_lif)
-        return x.add_(linear(self.out, hidden.flatten(0, 1))).view(x_seq.shape)
+        hidden = fire(linear(self.fc, self.ln2(x)).view(n_steps, -1), n_steps, self.fc_lif)
+        return x.add_(linear(self.out, hidden.view(len(x), -1))).view(x_seq.shape)
+
+    def _attend_step(
+        self, current: Float[Tensor, "T_or_1 B C3"], n_steps: int, cache: LayerCache, first: int
+    ) -> Float[Tensor, "T B heads 1 d"]:
+        """Attend from the token whose queries, keys and values have these input currents."""
+        state = cache.state if cache.kind == "state" and self.rotary is None else None
+        if state is not None and (loops := loops_for(current, state)) is not None:
+            y = loops.attend(current, state, self.qkv_lif.config)
+            return self._normalised(y.view(n_steps, -1, self.n_head, 1, state.shape[-1]), first)
+        spikes = fire(current, n_steps, self.qkv_lif)
+        q, k, v = spikes.view(*spikes.shape[:2], 3, self.n_head, 1, -1).unbind(2)
+        return self.attend(q, k, v, cache, first)
 
     def project(self, x_seq: Float[Tensor, "T B L C"]) -> Float[Tensor, "T B L 3*C"]:
         """Return the spikes of queries, keys and values."""
@@ -126,6 +136,10 @@ class SpikingBlock(Block):
         """Count coincident spikes; with ``attention_norm`` their mean over the tokens seen."""
         weights = None if self.distance is None else self.distance(first, first + q.shape[-2])
         y = spiking_attention(q, k, v, cache, first, rotary=self.rotary, weights=weights, chunk=self.chunk)
+        return self._normalised(y, first)
+
+    def _normalised(self, y: Float[Tensor, "T B heads L d"], first: int) -> Float[Tensor, "T B heads L d"]:
+        """Return the counts of coincident spikes, or their means over the tokens seen."""
         if not self.by_position:
             return y
         seen = torch.arange(first + 1, first + 1 + y.shape[-2], device=y.device)[:, None]
