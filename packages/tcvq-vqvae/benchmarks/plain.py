@@ -49,14 +49,21 @@ class PlainNeuron(nn.Module):
 
 def plain(model: SpikingVQVAE) -> SpikingVQVAE:
     """A copy with the same weights in contiguous memory, torch's convolutions, and neurons that run step by step."""
-    model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    model = copy.deepcopy(model)
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, LIF):
                 setattr(module, name, PlainNeuron(isinstance(child, LIFGate)))
-            elif isinstance(child, nn.Conv2d):
-                child.__class__ = nn.Conv2d
-    return model
+    return of_torch(model)
+
+
+def of_torch(network: nn.Module) -> nn.Module:
+    """The network in contiguous memory, with torch's convolutions."""
+    for module in network.modules():
+        for kind in (nn.Conv2d, nn.ConvTranspose2d):
+            if isinstance(module, kind):
+                module.__class__ = kind
+    return network.to(memory_format=torch.contiguous_format)
 
 
 def forward(model: SpikingVQVAE, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +92,7 @@ class PlainStep:
 
     def __init__(self, model: SpikingVQVAE, discriminator: PatchDiscriminator, lr: float) -> None:
         self.model = plain(model)
-        self.discriminator = copy.deepcopy(discriminator).to(memory_format=torch.contiguous_format)
+        self.discriminator = of_torch(copy.deepcopy(discriminator))
         both = (self.model, self.discriminator)
         self.adams = [torch.optim.Adam(m.parameters(), lr=lr, betas=(0.5, 0.9)) for m in both]
 

@@ -1,11 +1,11 @@
-"""Convolutions as matrix products equal torch's, in values and gradients, and are taken only where they are meant."""
+"""Convolutions as matrix products or in a wider type equal torch's, and are taken only where they are meant."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tcvq_vqvae import conv
-from tcvq_vqvae.conv import Conv2d
+from tcvq_vqvae.conv import Conv2d, ConvTranspose2d
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def products(monkeypatch):
 
 
 def random_case(kernel, height, width):
-    layer = Conv2d(5, 7, kernel).double()
+    layer = Conv2d(5, 7, kernel, padding=kernel // 2).double()
     x = torch.randn(3, 5, height, width, dtype=torch.float64, requires_grad=True)
     return layer, x, torch.randn(3, 7, height, width, dtype=torch.float64)
 
@@ -78,7 +78,7 @@ def test_only_small_maps_under_many_weights_are_products(products, monkeypatch, 
 
 
 def test_no_images_give_no_maps(products):
-    assert Conv2d(5, 7, 3)(torch.empty(0, 5, 2, 2)).shape == (0, 7, 2, 2)
+    assert Conv2d(5, 7, 3, padding=1)(torch.empty(0, 5, 2, 2)).shape == (0, 7, 2, 2)
     assert not products
 
 
@@ -87,3 +87,60 @@ def test_while_compiling_the_layer_is_torch_s_convolution(products, monkeypatch)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     layer(x)
     assert not products
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 1), (2, 1, 0), (2, 1, 1), (1, 1, 0)])
+def test_only_maps_that_keep_their_size_are_products(products, kernel, stride, padding):
+    Conv2d(5, 7, kernel, stride=stride, padding=padding)(torch.randn(1, 5, 2, 2))
+    assert len(products) == (kernel == 1)
+
+
+LAYERS = {
+    "3x3": lambda: Conv2d(5, 7, 3, padding=1),
+    "strided, without bias": lambda: Conv2d(5, 7, 4, stride=2, padding=1, bias=False),
+    "transposed": lambda: ConvTranspose2d(5, 7, 4, stride=2, padding=1),
+    "product": lambda: Conv2d(5, 7, 1),
+}
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", LAYERS)
+def test_bfloat16_on_a_cpu_without_it_is_computed_in_float32_and_rounded_once(monkeypatch, name, dtype, emulated):
+    monkeypatch.setattr(conv, "emulates_bf16", lambda: emulated)
+    monkeypatch.setattr(conv, "WEIGHTS", 1 if name == "product" else 2**16)
+    layer, side = LAYERS[name](), 2 if name == "product" else 6
+    x = torch.randn(3, 5, side, side).bfloat16().to(dtype).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    g = torch.randn_like(y)
+    grads = torch.autograd.grad(y, (x, *layer.parameters()), g)
+    exact_x = x.detach().float().requires_grad_()
+    exact = layer(exact_x)
+    expected = torch.autograd.grad(exact, (exact_x, *layer.parameters()), g.float())
+    assert y.dtype == torch.bfloat16
+    assert [grad.dtype for grad in grads] == [dtype, *(torch.float32 for _ in layer.parameters())]
+    assert torch.equal(y, exact.bfloat16()) or not emulated
+    for found, right in zip((y, *grads), (exact, *expected), strict=True):
+        torch.testing.assert_close(found.float(), right, rtol=0.02, atol=0.1)
+    if emulated:  # the weights were not rounded, nor their gradients
+        for found, right in zip(grads[1:], expected[1:], strict=True):
+            torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-5)
+
+
+def test_float32_and_autocast_to_another_type_are_left_alone(monkeypatch):
+    monkeypatch.setattr(conv, "emulates_bf16", lambda: True)
+    monkeypatch.setattr(conv._Widened, "apply", None)
+    layer, x = Conv2d(5, 7, 3, padding=1), torch.randn(1, 5, 6, 6)
+    layer(x)
+    with torch.autocast("cpu", torch.float16):
+        layer(x)
+
+
+def test_gradient_of_a_frozen_layer_is_that_of_its_input_only(monkeypatch):
+    monkeypatch.setattr(conv, "emulates_bf16", lambda: True)
+    layer, x = Conv2d(5, 7, 3, padding=1).requires_grad_(False), torch.randn(1, 5, 6, 6, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(x).float().sum().backward()
+    assert x.grad is not None
+    assert layer.weight.grad is None

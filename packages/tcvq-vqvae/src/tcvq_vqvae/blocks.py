@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tcvq_neurons import LIF, LIFGate, merge_time, norm_lif
 from tcvq_vqvae.config import VQVAEConfig
-from tcvq_vqvae.conv import Conv2d
+from tcvq_vqvae.conv import Conv2d, ConvTranspose2d
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -58,7 +58,7 @@ class ResBlock(nn.Module):
         super().__init__()
         self.norm1 = group_norm(in_channels)
         self.gate1 = LIFGate()
-        self.conv1 = Conv2d(in_channels, out_channels, 3)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
         self.step_emb: Tensor | None = None
         if time_embedding == "learned":
             self.step_emb = nn.Parameter(torch.randn(n_steps, out_channels))
@@ -70,11 +70,11 @@ class ResBlock(nn.Module):
         self.norm2 = group_norm(out_channels)
         self.gate2 = LIFGate()
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = Conv2d(out_channels, out_channels, 3)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels:
             kernel = {"1x1": 1, "3x3": 3}[shortcut]
-            self.shortcut = Conv2d(in_channels, out_channels, kernel)
+            self.shortcut = Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
 
     def forward(self, x_seq: Float[Tensor, "T B C_in H W"]) -> Float[Tensor, "T B C_out H W"]:
         """Map a sequence of feature maps."""
@@ -154,7 +154,7 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        self.conv = Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x_seq: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C H/2 W/2"]:
         """Map a sequence of feature maps with even sides."""
@@ -175,10 +175,10 @@ class Upsample(nn.Module):
         self.resample: nn.Module = nn.Identity()
         self.conv: Callable[[Tensor], Tensor]
         if mode == "transpose":
-            self.conv = nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
+            self.conv = ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
         else:
             self.resample = nn.Upsample(scale_factor=2, mode="nearest")
-            self.conv = Conv2d(channels, channels, 3)
+            self.conv = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x_seq: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C 2*H 2*W"]:
         """Map a sequence of feature maps."""

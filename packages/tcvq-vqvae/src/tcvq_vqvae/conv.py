@@ -1,5 +1,11 @@
-"""Convolutions of small maps as one matrix product; the CPU's library of convolutions takes many times as long."""
+"""Convolutions where the CPU's own are slow: of small maps as one product, of bfloat16 that the CPU lacks in float32.
 
+Under bfloat16 autocast a CPU without such arithmetic takes four times as long as in float32. There the maps stay
+bfloat16, which halves their memory, and convolutions are computed in float32 and rounded once.
+"""
+
+import platform
+from functools import cache
 from typing import Any
 
 import torch
@@ -9,66 +15,130 @@ from torch import Tensor, nn
 
 SITES = 4  # of a map, at most: 2 x 2
 WEIGHTS = 2**16  # of a kernel's centre, at least: 256 x 256 channels
-KERNEL = 3  # side of a kernel, at most
+KERNELS = (1, 3)  # sides of a kernel
 
 
 class Conv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` with stride 1 and maps that keep their size: the same numbers up to rounding.
+    """`torch.nn.Conv2d`: the same numbers up to rounding.
 
-    On the CPU, maps of up to `SITES` sites under at least `WEIGHTS` weights are written as rows of all values under the
-    kernel and multiplied with the weight as a matrix, forward and backward; the rows are built anew in the backward.
-    The weight is not copied where it lies channels_last. Everything else, and what `torch.compile` sees, is torch's
-    convolution. Measured on an Intel Xeon with AMX bf16, one thread, forward and backward of 32 maps of 2x2 under 3x3
-    kernels: at 512 channels 7 times as fast in bfloat16 and 4 times in float32, at 256 3 and 2 times; at 128 there is
-    little to gain, and at 64 a convolution is faster.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        kernel: Side of the kernel, odd; zeros are padded around the map.
+    On the CPU, maps of up to `SITES` sites under at least `WEIGHTS` weights whose size a convolution keeps are written
+    as rows of all values under the kernel and multiplied with the weight as a matrix, forward and backward; the rows
+    are built anew in the backward. The weight is not copied where it lies channels_last. Everything else, and what
+    `torch.compile` sees, is torch's convolution. Measured on an Intel Xeon with AMX bf16, one thread, forward and
+    backward of 32 maps of 2x2 under 3x3 kernels: at 512 channels 7 times as fast in bfloat16 and 4 times in float32, at
+    256 3 and 2 times; at 128 there is little to gain, and at 64 a convolution is faster.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
-        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
-
-    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C2 H W"]:
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C2 H2 W2"]:
         """Convolve."""
-        if not _as_product(x, self.weight):
-            return super().forward(x)
+        if self._is_product(x):
+            return self._product(x)
+        if _is_emulated(x):
+            widened: Tensor = _Widened.apply(x, self.weight, self.bias, self.stride, self.padding, False)
+            return widened
+        return super().forward(x)
+
+    def _is_product(self, x: Tensor) -> bool:
+        side = self.kernel_size[0]
+        return (
+            x.device.type == "cpu"
+            and x.shape[2] * x.shape[3] <= SITES
+            and side in KERNELS
+            and self.stride == (1, 1)
+            and self.padding == (side // 2, side // 2)
+            and self.weight.shape[0] * self.weight.shape[1] >= WEIGHTS
+            and self.bias is not None
+            and x.numel() > 0
+            and not torch.compiler.is_compiling()
+        )
+
+    def _product(self, x: Tensor) -> Tensor:
         weight, bias = self.weight, self.bias
         assert bias is not None
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
-            x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+            if not _is_emulated(x):
+                weight, bias = weight.to(dtype), bias.to(dtype)
+            x = x.to(dtype)
         y: Tensor = _Product.apply(x, weight, bias)
         return y.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
 
 
-def _as_product(x: Tensor, weight: Tensor) -> bool:
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d`: the same numbers up to rounding."""
+
+    def forward(self, x: Float[Tensor, "N C H W"], output_size: list[int] | None = None) -> Float[Tensor, "N C2 H2 W2"]:
+        """Convolve."""
+        if output_size is None and _is_emulated(x):
+            widened: Tensor = _Widened.apply(x, self.weight, self.bias, self.stride, self.padding, True)
+            return widened
+        return super().forward(x, output_size)
+
+
+@cache
+def emulates_bf16() -> bool:
+    """Whether this CPU is known to have no arithmetic for bfloat16."""
+    probes = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return platform.machine() in ("x86_64", "AMD64") and not any(probe is None or probe() for probe in probes)
+
+
+def _is_emulated(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
-        and x.shape[2] * x.shape[3] <= SITES
-        and weight.shape[2] <= KERNEL
-        and weight.shape[0] * weight.shape[1] >= WEIGHTS
-        and x.numel() > 0
+        and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") == torch.bfloat16
         and not torch.compiler.is_compiling()
+        and emulates_bf16()
     )
 
 
-class _Product(torch.autograd.Function):
-    """rows(x) W^T + b with W ``(O, k k C)``, the weight with channels last: a row for every site."""
+class _Widened(torch.autograd.Function):
+    """A convolution in the type of its weight; its result is bfloat16, and the input is kept as it comes."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return torch.addmm(bias, _rows(x, weight.shape[2]), _matrix(weight).t())
+        ctx.geometry, ctx.bias_sizes = geometry, None if bias is None else list(bias.shape)
+        with torch.autocast("cpu", enabled=False):
+            y: Tensor = torch.ops.aten.convolution(x.to(weight.dtype), weight, bias, *_arguments(*geometry))
+        return y.bfloat16()
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        kernel = weight.shape[2]
-        grad_weight = (g.t() @ _rows(x, kernel)).view(len(weight), kernel, kernel, -1).permute(0, 3, 1, 2)
-        grad_x = _from_rows(g @ _matrix(weight), x.shape, kernel) if ctx.needs_input_grad[0] else None
+        grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+            g.to(weight.dtype),
+            x.to(weight.dtype),
+            weight,
+            ctx.bias_sizes,
+            *_arguments(*ctx.geometry),
+            [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.bias_sizes is not None and ctx.needs_input_grad[2]],
+        )
+        return None if grad_x is None else grad_x.to(x.dtype), grad_weight, grad_bias, None, None, None
+
+
+def _arguments(stride: Any, padding: Any, transposed: bool) -> tuple[Any, ...]:
+    """Return stride, padding, dilation, transposed, output padding and groups as ``aten::convolution`` takes them."""
+    return stride, padding, (1, 1), transposed, (0, 0), 1
+
+
+class _Product(torch.autograd.Function):
+    """rows(x) W^T + b in the weight's type; W is ``(O, k k C)``, the weight with channels last, a row every site."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        rows = _rows(x.to(weight.dtype), weight.shape[2])
+        with torch.autocast("cpu", enabled=False):
+            return torch.addmm(bias, rows, _matrix(weight).t()).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        kernel, g = weight.shape[2], g.to(weight.dtype)
+        rows = _rows(x.to(weight.dtype), kernel)
+        grad_weight = (g.t() @ rows).view(len(weight), kernel, kernel, -1).permute(0, 3, 1, 2)
+        grad_x = _from_rows(g @ _matrix(weight), x.shape, kernel).to(x.dtype) if ctx.needs_input_grad[0] else None
         return grad_x, grad_weight, g.sum(0)
 
 

@@ -21,7 +21,7 @@ class Decoder(nn.Module):
         block, attend = res_blocks(config), attentions(config)
         widths = [config.width * m for m in (*config.channel_mult, config.channel_mult[-1])]
         side = config.image_size // config.space_to_depth
-        self.conv_in = Conv2d(config.z_channels, widths[-1], 3)
+        self.conv_in = Conv2d(config.z_channels, widths[-1], 3, padding=1)
         self.mid = Middle(widths[-1], block, attend)
         self.levels = nn.ModuleList()
         for i in reversed(range(len(config.channel_mult))):
@@ -35,7 +35,7 @@ class Decoder(nn.Module):
             )
         self.norm_out = group_norm(widths[0])
         self.neuron_out = LIFGate() if config.out_nonlinearity == "gate" else LIF()
-        self.conv_out = Conv2d(widths[0], config.in_channels * config.space_to_depth**2, 3)
+        self.conv_out = Conv2d(widths[0], config.in_channels * config.space_to_depth**2, 3, padding=1)
         self.unfold = nn.PixelShuffle(config.space_to_depth)
 
     def forward(self, z_seq: Float[Tensor, "T B Z h w"]) -> Float[Tensor, "T B C H W"]:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcvq_vqvae.config import VQVAEConfig
+from tcvq_vqvae.conv import Conv2d
 from tcvq_vqvae.parallel import GlobalBatchNorm2d
 from tcvq_vqvae.train_config import LossConfig
 
@@ -26,18 +27,18 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, in_channels: int, width: int = 64, n_layers: int = 3, norm: Norm = "batch") -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [Conv2d(in_channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         channels = width
         for n in range(1, n_layers + 1):
             following = width * min(2**n, 8)
             stride = 2 if n < n_layers else 1
             layers += [
-                nn.Conv2d(channels, following, 4, stride=stride, padding=1, bias=norm == "none"),
+                Conv2d(channels, following, 4, stride=stride, padding=1, bias=norm == "none"),
                 _normalisation(norm, following),
                 nn.LeakyReLU(0.2),
             ]
             channels = following
-        layers.append(nn.Conv2d(channels, 1, 4, stride=1, padding=1))
+        layers.append(Conv2d(channels, 1, 4, stride=1, padding=1))
         self.layers = nn.Sequential(*layers)
         self.apply(_init_weights)
 

@@ -22,7 +22,7 @@ class Encoder(nn.Module):
         widths = [config.width * m for m in (1, *config.channel_mult)]
         side = config.image_size // config.space_to_depth
         self.fold = nn.PixelUnshuffle(config.space_to_depth)
-        self.conv_in = Conv2d(config.in_channels * config.space_to_depth**2, config.width, 3)
+        self.conv_in = Conv2d(config.in_channels * config.space_to_depth**2, config.width, 3, padding=1)
         self.levels = nn.ModuleList()
         for i, width in enumerate(widths[1:]):
             last = i == len(config.channel_mult) - 1
@@ -37,7 +37,7 @@ class Encoder(nn.Module):
         self.mid = Middle(widths[-1], block, attend)
         self.norm_out = group_norm(widths[-1])
         self.neuron_out = LIFGate() if config.out_nonlinearity == "gate" else LIF()
-        self.conv_out = Conv2d(widths[-1], config.z_channels, 3)
+        self.conv_out = Conv2d(widths[-1], config.z_channels, 3, padding=1)
 
     def forward(self, x_seq: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B Z h w"]:
         """Encode a sequence of frames; a time-constant sequence is computed once up to the first neuron."""
