@@ -72,7 +72,7 @@ def test_the_study_of_destruction_writes_table_figure_strip_and_a_paragraph(fini
 
 def test_the_control_of_destruction_is_the_same_in_pieces_of_a_batch(finished):
     folder = RunFolder(finished)
-    recipe, model = folder.recipe(), load_vqvae(folder.vqvae).model
+    recipe, model = folder.recipe(), load_vqvae(folder.vqvae).model.double()  # else a spike may differ by rounding
     codes, source = read_codes(folder.codes("train")).indices.long(), open_split(recipe, "train")
     tuned = [
         tuned_decoder(
@@ -82,12 +82,12 @@ def test_the_control_of_destruction_is_the_same_in_pieces_of_a_batch(finished):
             "repeat",
             steps=2,
             recipe=replace(recipe, stage1=replace(recipe.stage1, accumulate=pieces)),
-            compute=open_compute("cpu", "32", 1),
+            compute=open_compute("cpu", "64", 1),
         )
         for pieces in (1, 4)
     ]
     whole, pieces, before = (net.decoder.conv_out.weight for net in (*tuned, model))
-    torch.testing.assert_close(pieces, whole)
+    torch.testing.assert_close(pieces, whole, rtol=1e-5, atol=1e-6)  # the loss is float32
     assert not torch.equal(whole, before)
 
 
