@@ -99,7 +99,7 @@ LAYERS = {
     "3x3": lambda: Conv2d(5, 7, 3, padding=1),
     "strided, without bias": lambda: Conv2d(5, 7, 4, stride=2, padding=1, bias=False),
     "transposed": lambda: ConvTranspose2d(5, 7, 4, stride=2, padding=1),
-    "product": lambda: Conv2d(5, 7, 1),
+    "product": lambda: Conv2d(5, 7, 3, padding=1),
 }
 
 
@@ -114,7 +114,8 @@ def test_bfloat16_on_a_cpu_without_it_is_computed_in_float32_and_rounded_once(mo
     with torch.autocast("cpu", torch.bfloat16):
         y = layer(x)
     g = torch.randn_like(y)
-    grads = torch.autograd.grad(y, (x, *layer.parameters()), g)
+    with torch.autocast("cpu", torch.bfloat16):  # as in manual optimisation
+        grads = torch.autograd.grad(y, (x, *layer.parameters()), g)
     exact_x = x.detach().float().requires_grad_()
     exact = layer(exact_x)
     expected = torch.autograd.grad(exact, (exact_x, *layer.parameters()), g.float())
@@ -144,3 +145,23 @@ def test_gradient_of_a_frozen_layer_is_that_of_its_input_only(monkeypatch):
         layer(x).float().sum().backward()
     assert x.grad is not None
     assert layer.weight.grad is None
+
+
+@pytest.mark.parametrize("options", [{"groups": 5}, {"dilation": 2}, {"padding_mode": "circular"}, {"padding": "same"}])
+@pytest.mark.parametrize("side", [2, 6])
+def test_options_that_only_torch_knows_are_left_to_it(products, monkeypatch, options, side):
+    monkeypatch.setattr(conv, "emulates_bf16", lambda: True)
+    monkeypatch.setattr(conv._Widened, "apply", None)
+    layer, x = Conv2d(5, 5, 3, **{"padding": 1, **options}), torch.randn(2, 5, side, side)
+    if side == 6 or "dilation" not in options:
+        with torch.autocast("cpu", torch.bfloat16):
+            layer(x)
+    assert not products
+
+
+@pytest.mark.parametrize("probe", [True, False])
+def test_a_cpu_emulates_what_no_probe_finds(monkeypatch, probe):
+    monkeypatch.setattr(conv.platform, "machine", lambda: "x86_64")
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: probe)
+    assert conv.emulates_bf16.__wrapped__() is not probe

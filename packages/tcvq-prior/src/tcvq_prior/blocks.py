@@ -112,6 +112,8 @@ class SpikingBlock(Block):
     ) -> Float[Tensor, "T B heads 1 d"]:
         """Attend from the token whose queries, keys and values have these input currents."""
         state = cache.state if cache.kind == "state" and self.rotary is None else None
+        if state is not None and (state.requires_grad or state.shape[1] != current.shape[1]):
+            state = None  # torch's operations see what is wrong
         if state is not None and (loops := loops_for(current, state)) is not None:
             y = loops.attend(current, state, self.qkv_lif.config)
             return self._normalised(y.view(n_steps, -1, self.n_head, 1, state.shape[-1]), first)

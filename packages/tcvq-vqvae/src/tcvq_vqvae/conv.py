@@ -31,6 +31,8 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C2 H2 W2"]:
         """Convolve."""
+        if not _is_usual(self):
+            return super().forward(x)
         if self._is_product(x):
             return self._product(x)
         if _is_emulated(x):
@@ -44,6 +46,7 @@ class Conv2d(nn.Conv2d):
             x.device.type == "cpu"
             and x.shape[2] * x.shape[3] <= SITES
             and side in KERNELS
+            and self.kernel_size == (side, side)
             and self.stride == (1, 1)
             and self.padding == (side // 2, side // 2)
             and self.weight.shape[0] * self.weight.shape[1] >= WEIGHTS
@@ -69,7 +72,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, x: Float[Tensor, "N C H W"], output_size: list[int] | None = None) -> Float[Tensor, "N C2 H2 W2"]:
         """Convolve."""
-        if output_size is None and _is_emulated(x):
+        if output_size is None and _is_usual(self) and self.output_padding == (0, 0) and _is_emulated(x):
             widened: Tensor = _Widened.apply(x, self.weight, self.bias, self.stride, self.padding, True)
             return widened
         return super().forward(x, output_size)
@@ -82,9 +85,16 @@ def emulates_bf16() -> bool:
     return platform.machine() in ("x86_64", "AMD64") and not any(probe is None or probe() for probe in probes)
 
 
+def _is_usual(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+    """Whether a layer has none of the options that only torch's convolution knows."""
+    plain = layer.dilation == (1, 1) and layer.groups == 1 and layer.padding_mode == "zeros"
+    return plain and not isinstance(layer.padding, str)
+
+
 def _is_emulated(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
+        and x.dtype != torch.float64
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
         and not torch.compiler.is_compiling()
@@ -137,8 +147,9 @@ class _Product(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         kernel, g = weight.shape[2], g.to(weight.dtype)
         rows = _rows(x.to(weight.dtype), kernel)
-        grad_weight = (g.t() @ rows).view(len(weight), kernel, kernel, -1).permute(0, 3, 1, 2)
-        grad_x = _from_rows(g @ _matrix(weight), x.shape, kernel).to(x.dtype) if ctx.needs_input_grad[0] else None
+        with torch.autocast("cpu", enabled=False):  # a manual backward runs inside of it
+            grad_weight = (g.t() @ rows).view(len(weight), kernel, kernel, -1).permute(0, 3, 1, 2)
+            grad_x = _from_rows(g @ _matrix(weight), x.shape, kernel).to(x.dtype) if ctx.needs_input_grad[0] else None
         return grad_x, grad_weight, g.sum(0)
 
 
