@@ -173,7 +173,7 @@ def test_ctrl_c_in_training_is_one_line_and_the_folder_is_refused_until_then(tmp
 @pytest.mark.slow
 def test_sigterm_while_starting_is_one_line_and_leaves_nothing_half_written(tmp_path):
     with started(tmp_path / "run", "stage1.max_steps=1000000") as process:
-        wait_for(process, tmp_path / "run" / "env.json")
+        wait_for(process, tmp_path / "run" / "run.log")  # opened once the way to go on is known
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143
