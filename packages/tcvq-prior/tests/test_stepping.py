@@ -19,14 +19,22 @@ OPTIONS = [
 CASES = [(kind, options) for options in OPTIONS for kind in ("state", "kv")] + [("kv", {"distance_weights": True})]
 
 
+@pytest.fixture
+def compiled():
+    """The compiled loops, where numba is installed."""
+    found = loops_for(torch.zeros(1))
+    if found is None:
+        pytest.skip('numba is not installed; pip install "tcvq-prior[cpu]"')
+    return found
+
+
 @pytest.fixture(params=["compiled", "torch"])
 def loops(request, monkeypatch):
     """With compiled loops, and as if numba were not installed."""
     if request.param == "torch":
         monkeypatch.setattr(stepping, "_with_numba", lambda: None)
-    elif loops_for(torch.zeros(1)) is None:
-        pytest.skip('numba is not installed; pip install "tcvq-prior[cpu]"')
-    return request.param
+    else:
+        request.getfixturevalue("compiled")
 
 
 def one_by_one(prior, tokens, labels, kind):
@@ -61,12 +69,10 @@ def test_fire_gives_the_spikes_of_the_neuron_bit_for_bit(loops, dtype, constants
 
 @pytest.mark.parametrize("options", [options for options in OPTIONS if "rotary" not in options], ids=str)
 @torch.no_grad()
-def test_compiled_loops_change_no_bit_of_logits_and_state(make_prior, monkeypatch, options):
-    if loops_for(torch.zeros(1)) is None:
-        pytest.skip('numba is not installed; pip install "tcvq-prior[cpu]"')
+def test_compiled_loops_change_no_bit_of_logits_and_state(make_prior, monkeypatch, compiled, options):
     prior, tokens, runs, calls = make_prior(**options).float(), torch.randint(7, (6, 5)), [], []
     labels = torch.arange(6) % 3 if prior.n_classes else None
-    attend = loops_for(torch.zeros(1)).attend
+    attend = compiled.attend
     monkeypatch.setattr("tcvq_prior.loops.attend", lambda *args: calls.append(1) or attend(*args))
     for _ in range(2):
         cache, logits = prior.new_cache("state"), []
@@ -81,11 +87,9 @@ def test_compiled_loops_change_no_bit_of_logits_and_state(make_prior, monkeypatc
 
 
 @torch.no_grad()
-def test_many_currents_are_left_to_the_threads_of_torch(monkeypatch):
-    if loops_for(torch.zeros(1)) is None:
-        pytest.skip('numba is not installed; pip install "tcvq-prior[cpu]"')
+def test_many_currents_are_left_to_the_threads_of_torch(monkeypatch, compiled):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    assert loops_for(torch.zeros(stepping.FEW_CURRENTS)) is not None
+    assert loops_for(torch.zeros(stepping.FEW_CURRENTS)) is compiled
     assert loops_for(torch.zeros(stepping.FEW_CURRENTS + 1)) is None
     assert loops_for(torch.zeros(4, 4).t()) is None
 
